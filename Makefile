@@ -1,0 +1,50 @@
+# Two commands matter: `make run` serves on port 8083, `make test` runs the whole suite. Both set up
+# what they need, and both may be the first one run on a fresh machine.
+
+PYTHON ?= python3
+export PYTHON
+PY := .venv/bin/python
+
+.PHONY: run stop status test lint wer lock clean
+
+run:      ## set up and serve until Ctrl-C
+	@deploy/setup.sh
+	@exec $(PY) -m app.pool run
+
+stop:     ## end the service that runs from this folder
+	@[ -x $(PY) ] || exit 0; $(PY) -m app.pool stop
+
+status:   ## its processes and the balancer's view of them
+	@[ -x $(PY) ] || { echo "Nothing is set up here yet: make run"; exit 1; }; $(PY) -m app.pool status
+
+test:     ## set up, lint, and run the suite
+	@deploy/setup.sh test
+	@$(MAKE) --no-print-directory lint
+	@$(PY) -m pytest
+
+lint:     ## style and types
+	@deploy/setup.sh test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy app
+
+wer:      ## word error rate of the service beside plain faster-whisper's
+	@deploy/setup.sh test
+	@$(PY) -m tests.wer
+
+lock:     ## write the requirements files anew from their .in files
+	@deploy/setup.sh test
+	@$(PY) -m pip install --quiet uv
+	@for name in requirements tests/requirements; do \
+	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	    $$name.in -o $$name.txt || exit 1; done
+	@for name in deploy/requirements-haproxy deploy/requirements-model deploy/requirements-cuda \
+	  tests/requirements-model; do \
+	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-deps \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	    $$name.in -o $$name.txt || exit 1; done
+
+clean:    ## remove all that the other commands made
+	rm -rf .venv .run .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The HTTP surface: OpenAI's audio API and the worker's own pages."""

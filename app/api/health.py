@@ -1,0 +1,75 @@
+"""The resources that say how the worker is: health, service, metrics."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import falcon
+import prometheus_client
+
+from app import __version__
+from app.config import Config
+from app.engine.engine import Engine
+
+
+class Health:
+    """GET: 200 exactly when this worker could transcribe now.
+
+    It takes no slot and no lock, so it answers while every slot is busy.
+    """
+
+    def __init__(self, config: Config, engine: Engine) -> None:
+        self._config = config
+        self._engine = engine
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        unready = self._engine.unready
+        body: dict[str, Any] = {
+            "status": "healthy" if unready is None else "unhealthy",
+            "worker_id": str(self._config.worker_id),
+            "timestamp": datetime.now(UTC).isoformat(),
+            "model": self._config.name,
+            "device": self._engine.device,
+            "gpu_available": self._engine.gpu_available,
+            "compute_type": self._config.compute_type,
+        }
+        if unready is not None:
+            body["state"] = self._engine.state
+            body["reason"] = unready
+            resp.status = falcon.HTTP_503
+            resp.set_header("Retry-After", str(self._config.busy_retry_after_s))
+        resp.media = body
+
+    on_head = on_get
+
+
+class Service:
+    """GET: what this is and where to go."""
+
+    def __init__(self, config: Config, engine: Engine, endpoints: dict[str, str]) -> None:
+        self._config = config
+        self._engine = engine
+        self._endpoints = endpoints
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.media = {
+            "service": "transcription-service",
+            "version": __version__,
+            "worker_id": str(self._config.worker_id),
+            "model": self._config.name,
+            "device": self._engine.device,
+            "status": "ready" if self._engine.ready else "initializing",
+            "endpoints": self._endpoints,
+        }
+
+    on_head = on_get
+
+
+class Metrics:
+    """GET: Prometheus text. Workers listen on the loopback address and the balancer does not
+    pass this route on, so only the machine itself reads it."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.data = prometheus_client.generate_latest()
+        resp.content_type = prometheus_client.CONTENT_TYPE_LATEST

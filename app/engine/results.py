@@ -1,0 +1,51 @@
+"""What decoding gives: words in segments in a transcript. Times are seconds of the audio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word; `word` keeps its leading space, so that words join to the segment's text."""
+
+    word: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of text with the model's own scores for the window it came from."""
+
+    id: int
+    seek: int
+    start: float
+    end: float
+    text: str
+    tokens: tuple[int, ...]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+    # None when no words were asked for.
+    words: tuple[Word, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """The answer to one request, before any format."""
+
+    task: str
+    language: str
+    language_probability: float
+    duration: float
+    segments: tuple[Segment, ...] = ()
+    # Whether words were asked for, which an empty transcript does not show.
+    with_words: bool = False
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return "".join(segment.text for segment in self.segments).strip()

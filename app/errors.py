@@ -1,0 +1,134 @@
+"""The error tree: one class for each answer a client can get.
+
+ServiceError
+  + InvalidRequest 400      + Unauthorized 401        + NotFound 404       + MethodNotAllowed 405
+  + TooLarge 413            + UnsupportedBody 415     + EngineFailed 500
+  + Unavailable 503, always with Retry-After
+      + Busy      + DeadlinePassed      + Draining      + NotReady
+  + ClientGone              nobody is left to answer; counted, never seen
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ServiceError(Exception):
+    """An answer that is not a transcript.
+
+    Args:
+        message: one short sentence for a person; clients show its first 300 characters.
+        param: the request's field that is wrong, when one is.
+    """
+
+    status = 500
+    type = "server_error"
+    code: str | None = None
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+    def body(self) -> dict[str, Any]:
+        """The OpenAI error object; clients read all four keys."""
+        return error_body(self.message, self.type, self.param, self.code)
+
+
+def error_body(message: str, type: str, param: str | None, code: str | None) -> dict[str, Any]:
+    """The OpenAI error object."""
+    return {"error": {"message": message, "type": type, "param": param, "code": code}}
+
+
+class InvalidRequest(ServiceError):
+    """The client's mistake: a field, the body's form, or audio that cannot be decoded."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class Unauthorized(ServiceError):
+    """No key, or a wrong one."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class NotFound(ServiceError):
+    """An unknown path, or an unknown model where models are strict."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class MethodNotAllowed(ServiceError):
+    """The path is right and the method is not."""
+
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class TooLarge(ServiceError):
+    """Over the byte limit or the audio-duration limit."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "file_too_large"
+
+
+class UnsupportedBody(ServiceError):
+    """The body is not multipart/form-data."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+
+
+class EngineFailed(ServiceError):
+    """A bug or a broken device; the cause is logged, never shown."""
+
+    code = "internal_error"
+
+
+class Unavailable(ServiceError):
+    """Not now: send the same request again after `Retry-After`."""
+
+    status = 503
+    code = "server_busy"
+    # Why it was refused, as the metrics count it.
+    reason = "busy"
+
+
+class Busy(Unavailable):
+    """Every slot is taken and the waiting room is full or not wanted."""
+
+
+class DeadlinePassed(Unavailable):
+    """The request waited for a slot as long as is useful."""
+
+    reason = "deadline"
+
+
+class Draining(Unavailable):
+    """This worker is about to stop."""
+
+    code = "server_draining"
+    reason = "draining"
+
+
+class NotReady(Unavailable):
+    """The model is not loaded, or could not be."""
+
+    code = "model_not_ready"
+    reason = "not_ready"
+
+
+class ClientGone(ServiceError):
+    """The client closed its connection; its work is dropped. 499 as web servers log it."""
+
+    status = 499
+    code = "client_closed_request"

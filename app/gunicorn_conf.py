@@ -1,0 +1,67 @@
+"""Gunicorn's settings and hooks: one process on one GPU, its drain, no orphans.
+
+Read in Gunicorn's master before it forks; nothing here, and nothing it imports, may touch CUDA
+or CTranslate2.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from app.config import Config, ConfigError
+from app.process import die_with_parent
+
+SPARE_THREADS = 8  # for health, models and refusals while every slot and waiting place is taken
+
+try:
+    service = Config.from_env()
+except ConfigError as error:
+    sys.exit(str(error))
+
+if service.worker_gpu is not None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = service.worker_gpu
+
+bind = f"127.0.0.1:{service.worker_port}"
+workers = 1  # one model a process; Supervisor counts the processes
+worker_class = "gthread"
+threads = service.max_concurrent_transcriptions + service.max_queue_size + SPARE_THREADS
+preload_app = False  # CUDA does not survive a fork
+timeout = 30  # a process that stands still this long is killed; long requests do not count
+graceful_timeout = service.drain_timeout_s
+keepalive = 15  # longer than the balancer keeps idle connections, so that it closes them first
+control_socket_disable = True  # its default path is one for all workers of a user
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
+proc_name = f"transcription-worker-{service.worker_id}"
+loglevel = "warning"
+
+
+def on_starting(server: Any) -> None:
+    """The master goes when Supervisor does, so that its port is free for the next one."""
+    die_with_parent(signal.SIGTERM)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """The worker goes when its master does, so that no orphan holds the port."""
+    die_with_parent(signal.SIGKILL)
+
+
+def post_worker_init(worker: Any) -> None:
+    """On TERM refuse new requests at once; Gunicorn then waits for the ones inside."""
+    engine = worker.wsgi.engine
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        engine.close()
+        worker.handle_exit(number, frame)
+
+    signal.signal(signal.SIGTERM, drain)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """A worker that ends takes its port with it: the balancer sees a refused connection, not a
+    worker that loads, and Supervisor starts a fresh one."""
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,109 @@
+"""The application: the only place where its objects meet."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import falcon
+
+from app import log
+from app.api.disconnect import ClientWatch
+from app.api.health import Health, Metrics, Service
+from app.api.middleware import Keys, RequestId
+from app.api.models import Models, OneModel
+from app.api.transcriptions import Transcriptions
+from app.config import Config, ConfigError
+from app.engine.engine import Engine
+from app.errors import (
+    EngineFailed,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    ServiceError,
+    Unavailable,
+)
+
+logger = logging.getLogger(__name__)
+
+ENDPOINTS = {
+    "transcriptions": "/v1/audio/transcriptions",
+    "translations": "/v1/audio/translations",
+    "models": "/v1/models",
+    "health": "/health",
+}
+
+
+class Application(falcon.App):
+    """The WSGI application with the engine behind it, which the server's hooks drain."""
+
+    engine: Engine
+
+
+def create_app(config: Config, engine: Engine) -> Application:
+    """Put the routes on their resources, and every error into the one form."""
+    app = Application(middleware=[RequestId(), Keys(config)])
+    app.engine = engine
+    watch = ClientWatch()
+    app.add_route("/", Service(config, engine, ENDPOINTS))
+    app.add_route("/health", Health(config, engine))
+    app.add_route("/metrics", Metrics())
+    app.add_route("/v1/models", Models(config))
+    app.add_route("/v1/models/{model_id:path}", OneModel(config))
+    app.add_route("/v1/audio/transcriptions", Transcriptions(config, engine, watch))
+    app.add_route("/v1/audio/translations", Transcriptions(config, engine, watch, "translate"))
+    answers = ErrorAnswers(config)
+    app.add_error_handler(Exception, answers.bug)
+    app.add_error_handler(falcon.HTTPError, answers.framework)
+    app.add_error_handler(ServiceError, answers.service)
+    return app
+
+
+class ErrorAnswers:
+    """Turns every exception into the OpenAI error body; no handler writes a status by hand."""
+
+    def __init__(self, config: Config) -> None:
+        self._retry_after_s = config.busy_retry_after_s
+
+    def service(
+        self, req: falcon.Request, resp: falcon.Response, error: ServiceError, params: object
+    ) -> None:
+        """One of our own."""
+        resp.status = error.status
+        resp.media = error.body()
+        if isinstance(error, Unavailable):
+            resp.set_header("Retry-After", str(self._retry_after_s))
+
+    def framework(
+        self, req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: object
+    ) -> None:
+        """One of the framework's: unknown path, wrong method, malformed header."""
+        if isinstance(error, falcon.HTTPMethodNotAllowed):
+            resp.set_headers(error.headers or {})
+            ours: ServiceError = MethodNotAllowed(f"{req.method} is not allowed here.")
+        elif error.status_code == 404:
+            ours = NotFound("There is nothing at this path.")
+        else:
+            ours = InvalidRequest("The request is malformed.")
+        self.service(req, resp, ours, params)
+
+    def bug(
+        self, req: falcon.Request, resp: falcon.Response, error: Exception, params: object
+    ) -> None:
+        """What nobody foresaw; the cause is for the log alone."""
+        logger.error("unforeseen", exc_info=error)
+        self.service(req, resp, EngineFailed("The service failed; this is a bug."), params)
+
+
+def get_app() -> Application:
+    """The worker's application, called by Gunicorn after the fork; the model loads behind it."""
+    try:
+        config = Config.from_env()
+    except ConfigError as error:
+        sys.exit(str(error))
+    log.configure(config.worker_id, config.log_level)
+    if not config.keys:
+        logger.warning("no API_TOKEN or API_KEYS: open to everyone who can reach the port")
+    engine = Engine(config)
+    engine.start()
+    return create_app(config, engine)

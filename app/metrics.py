@@ -1,0 +1,53 @@
+"""Every Prometheus metric, with the question it answers.
+
+One worker is one process, so the library's own registry holds all there is.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # one line an hour tells no one anything
+
+# From a short window on a fast GPU to hours of audio on a CPU.
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+ANSWERS = Counter(
+    "transcription_answers", "How were transcription requests answered?", ["status", "tier"]
+)
+REFUSED = Counter(
+    "transcription_refused", "Why were requests turned away without work?", ["reason", "tier"]
+)
+CANCELLED = Counter(
+    "transcription_cancelled", "How many clients left before their answer?", ["tier"]
+)
+AUDIO_SECONDS = Counter(
+    "transcription_audio_seconds", "How much audio was transcribed?", ["tier"]
+)
+STAGE_SECONDS = Histogram(
+    "transcription_stage_seconds",
+    "Where does a successful request spend its time (receive, queue, decode, inference, total)?",
+    ["stage"],
+    buckets=SECONDS,
+)
+READY = Gauge("transcription_ready", "Could this worker transcribe now?")
+SLOTS_IN_USE = Gauge("transcription_slots_in_use", "How many requests are inside?")
+WAITING = Gauge("transcription_waiting", "How many requests wait for a slot?")
+
+
+class Occupancy(Protocol):
+    """What is asked of the admission."""
+
+    @property
+    def inside(self) -> int: ...
+
+    @property
+    def outside(self) -> int: ...
+
+
+def watch_admission(admission: Occupancy) -> None:
+    """Read the occupancy from its keeper whenever the metrics are asked for."""
+    SLOTS_IN_USE.set_function(lambda: admission.inside)
+    WAITING.set_function(lambda: admission.outside)

