@@ -34,7 +34,7 @@ ENDPOINTS = {
 }
 
 
-class Application(falcon.App):
+class Application(falcon.App[falcon.Request, falcon.Response]):
     """The WSGI application with the engine behind it, which the server's hooks drain."""
 
     engine: Engine

@@ -23,9 +23,7 @@ REFUSED = Counter(
 CANCELLED = Counter(
     "transcription_cancelled", "How many clients left before their answer?", ["tier"]
 )
-AUDIO_SECONDS = Counter(
-    "transcription_audio_seconds", "How much audio was transcribed?", ["tier"]
-)
+AUDIO_SECONDS = Counter("transcription_audio_seconds", "How much audio was transcribed?", ["tier"])
 STAGE_SECONDS = Histogram(
     "transcription_stage_seconds",
     "Where does a successful request spend its time (receive, queue, decode, inference, total)?",

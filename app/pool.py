@@ -81,7 +81,8 @@ class Pool:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             (self.run_dir / ".writable").touch()
         except OSError as error:
-            raise PoolError(f"RUN_DIR: {self.run_dir} cannot be written: {error.strerror}.") from None
+            reason = f"RUN_DIR: {self.run_dir} cannot be written ({error.strerror})."
+            raise PoolError(reason) from None
         if len(os.fsencode(self.run_dir)) > SOCKET_PATH_BYTES:
             raise PoolError(
                 f"RUN_DIR: {self.run_dir} is too long for a socket's path; set a shorter one."
@@ -245,7 +246,7 @@ def supervisor_command(name: str) -> list[str]:
 def render(template: Path, workers: list[dict[str, str]]) -> str:
     """The balancer's configuration with these workers in place of the three it names."""
     text = jinja2.Template(template.read_text(), keep_trailing_newline=True, autoescape=False)
-    return text.render(workers=workers)
+    return str(text.render(workers=workers))
 
 
 def find_haproxy() -> str:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -19,6 +19,9 @@ from app.engine.languages import language_code
 from app.engine.options import DecodeOptions, SpeechOptions
 from app.errors import InvalidRequest, UnsupportedBody
 from app.formats import FORMATS
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 READ_BYTES = 64 * 1024
 SPOOL_BYTES = 2 * 1024 * 1024  # larger uploads go to disk; a 30 s window of WAV stays in memory
@@ -41,6 +44,12 @@ class TranscriptionRequest:
     options: DecodeOptions
 
 
+class Body(Protocol):
+    """What is asked of a request's stream."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
 class Form:
     """The parts of a multipart body: text fields by name, and the upload.
 
@@ -49,7 +58,10 @@ class Form:
 
     def __init__(self) -> None:
         self.fields: dict[str, list[str]] = {}
-        self.file = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES))
+        self.file = cast(
+            BinaryIO,
+            tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES),  # noqa: SIM115, closed on exit
+        )
         self.has_file = False
 
     def __enter__(self) -> Form:
@@ -63,7 +75,7 @@ class Form:
     ) -> None:
         self.file.close()
 
-    def read(self, body: BinaryIO, content_type: str | None, limits: Limits) -> None:
+    def read(self, body: Body, content_type: str | None, limits: Limits) -> None:
         """Read the whole body, counting as it comes; its announced length is not believed.
 
         Args:
@@ -124,7 +136,7 @@ class FormParts:
         self._n_parts = 0
         self.complete = False
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> MultipartCallbacks:
         """The functions python-multipart's parser calls."""
         return {
             "on_part_begin": self._begin,

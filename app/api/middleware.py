@@ -65,7 +65,8 @@ class Keys:
         if not self._keys or not getattr(resource, "needs_key", False):
             return
         sent = digest(sent_key(req))
-        if not any([hmac.compare_digest(sent, key) for key in self._keys]):
+        # All of them, so that the time does not tell which one it was.
+        if not sum(hmac.compare_digest(sent, key) for key in self._keys):
             raise Unauthorized("The API key is missing or wrong.")
 
 

@@ -105,11 +105,11 @@ class SoundFrames:
     def __iter__(self) -> Iterator[av.AudioFrame]:
         for packet in self._packets():
             try:
-                yield from packet.decode()  # type: ignore[misc]
+                yield from packet.decode()
             except av.error.InvalidDataError:
                 self.broken += 1
 
-    def _packets(self) -> Iterator[av.Packet]:
+    def _packets(self) -> Iterator[av.Packet[av.AudioStream]]:
         packets = self._container.demux(audio=0)
         while True:
             try:

@@ -73,7 +73,7 @@ class Admission:
         self._opened = House.LOADING
         self._draining = False
         self._reason = ""
-        self._inside = {tier: 0 for tier in Tier}
+        self._inside = dict.fromkeys(Tier, 0)
         self._waiting: dict[Tier, deque[Ticket]] = {tier: deque() for tier in Tier}
         self._empty = threading.Condition(self._lock)  # notified when the last one leaves
 

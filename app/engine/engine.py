@@ -75,9 +75,7 @@ class Engine:
         """Whether this process sees a GPU; known once the model is loaded."""
         return bool(self._model and self._model.gpus)
 
-    def admit(
-        self, tier: Tier, cancellation: Cancellation
-    ) -> AbstractContextManager[float]:
+    def admit(self, tier: Tier, cancellation: Cancellation) -> AbstractContextManager[float]:
         """A slot for the length of a `with` block; see `Admission.slot`."""
         return self._admission.slot(tier, cancellation)
 

@@ -84,9 +84,7 @@ class Model:
         limits = Limits(upload_bytes=1 << 20, duration_s=30)
         with WARM_UP_RECORDING.open("rb") as file:
             waveform = decode(file, limits)
-        transcript = self.transcribe(
-            waveform, DecodeOptions(word_timestamps=True), Cancellation()
-        )
+        transcript = self.transcribe(waveform, DecodeOptions(word_timestamps=True), Cancellation())
         if not transcript.text:
             raise ModelError(
                 f"The model {self._config.model_size} was loaded and hears nothing in a clear "
@@ -134,15 +132,7 @@ class Model:
             spans = get_speech_timestamps(waveform, vad_options(options.speech))
             speech = join(waveform, spans)
         if speech.size == 0:
-            known = options.language if self.multilingual else "en"
-            language = known or next(iter(options.languages), "en")
-            return Transcript(
-                options.task,
-                language,
-                1.0 if known else 0.0,
-                duration,
-                with_words=options.word_timestamps,
-            )
+            return self._nothing_said(options, duration)
         cancellation.check()
         language, probability = self._language(speech, options)
         segments, found = self._whisper.transcribe(
@@ -158,6 +148,16 @@ class Model:
             duration,
             collected,
             options.word_timestamps,
+        )
+
+    def _nothing_said(self, options: DecodeOptions, duration: float) -> Transcript:
+        known = options.language if self.multilingual else "en"
+        return Transcript(
+            options.task,
+            known or next(iter(options.languages), "en"),
+            1.0 if known else 0.0,
+            duration,
+            with_words=options.word_timestamps,
         )
 
     def _language(

@@ -1,0 +1,1 @@
+"""The suite: real model, real recordings, real processes."""

@@ -1,0 +1,48 @@
+"""What a real part cannot show on demand: a decode that takes as long as a test says."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from app.config import Config
+from app.engine.cancellation import Cancellation
+from app.engine.engine import Engine
+from app.engine.options import DecodeOptions
+from app.engine.results import Transcript
+
+LIMIT_S = 30  # no test waits longer
+
+
+class HeldModel:
+    """Stands where the model stands; each decode is held until the test lets it go."""
+
+    device = "cpu"
+    gpus = 0
+    replicas = 1
+
+    def __init__(self) -> None:
+        self.started = threading.Semaphore(0)
+        self.go = threading.Event()
+        self.decoded = 0
+        self.failure: Exception | None = None
+
+    def transcribe(
+        self, waveform: np.ndarray, options: DecodeOptions, cancellation: Cancellation
+    ) -> Transcript:
+        self.started.release()
+        assert self.go.wait(LIMIT_S)
+        cancellation.check()
+        if self.failure:
+            raise self.failure
+        self.decoded += 1
+        return Transcript(options.task, "en", 1.0, waveform.size / 16_000)
+
+
+def held_engine(config: Config) -> tuple[Engine, HeldModel]:
+    """An engine that is ready with a held model."""
+    engine, model = Engine(config), HeldModel()
+    engine._model = model  # type: ignore[assignment]
+    engine._admission.open()
+    return engine, model

@@ -1,0 +1,95 @@
+"""Settings: one frozen value, checked; the README's table is the same list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app import config as config_module
+from app.config import ROOT, Config, ConfigError, settings
+
+
+def read(environ: dict[str, str], env_file: Path | None = None) -> Config:
+    return Config.from_env(environ, env_file)
+
+
+def test_every_setting_has_its_default_without_an_environment():
+    assert read({}) == Config()
+    assert read({"BEAM_SIZE": " "}) == Config(), "an empty variable is no choice"
+
+
+def test_environment_wins_over_the_env_file(tmp_path):
+    env_file = tmp_path / ".env"
+    env_file.write_text("BEAM_SIZE=3\nMODEL_SIZE=small  # a comment\n")
+
+    found = read({"BEAM_SIZE": "2"}, env_file)
+
+    assert (found.beam_size, found.model_size) == (2, "small")
+    assert found.given == {"beam_size", "model_size"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "accepted"),
+    [
+        ("DEVICE", "gpu", "auto, cuda, cpu"),
+        ("MAX_CONCURRENT_TRANSCRIPTIONS", "0", "from 1 to 1024"),
+        ("MAX_CONCURRENT_TRANSCRIPTIONS", "two", "a whole number from 1"),
+        ("FAIL_FAST_WHEN_BUSY", "maybe", "true or false"),
+        ("TEMPERATURE", "0,2", "from 0 to 1"),
+        ("TEMPERATURE", ",", "from 0 to 1"),
+        ("QUEUE_TIMEOUT_S", "nan", "a number from 0.1"),
+        ("LB_PORT", "70000", "from 1 to 65535"),
+        ("COMPUTE_TYPE", "int4", "int8_float16"),
+    ],
+)
+def test_bad_value_stops_the_start_with_a_sentence(name, text, accepted):
+    """The sentence names the variable, what it holds and what it accepts."""
+    with pytest.raises(ConfigError, match=f"^{name} is .*it accepts .*{accepted}"):
+        read({name: text})
+
+
+def test_ports_may_not_collide():
+    with pytest.raises(ConfigError, match="LB_PORT"):
+        read({"LB_PORT": "8002"})
+    with pytest.raises(ConfigError, match="LB_PORT and STATS_PORT"):
+        read({"LB_PORT": "8404"})
+    with pytest.raises(ConfigError, match="WORKER_BASE_PORT"):
+        read({"WORKER_BASE_PORT": "65534"})
+
+
+def test_keys_come_from_both_settings_and_are_never_shown():
+    found = read({"API_TOKEN": "first", "API_KEYS": "second, third"})
+
+    assert found.keys == ("first", "second", "third")
+    assert "first" not in repr(found)
+    assert "third" not in repr(found)
+
+
+def test_gpus_are_dealt_to_workers_in_turn():
+    """GPUs are strings, so that a slice of a GPU can be named by its identifier."""
+    workers = [read({"GPUS": "0, MIG-7a", "WORKER_ID": str(number)}) for number in (1, 2, 3)]
+
+    assert [worker.worker_gpu for worker in workers] == ["0", "MIG-7a", "0"]
+    assert [worker.worker_port for worker in workers] == [8001, 8002, 8003]
+    assert read({}).worker_gpu is None
+
+
+def test_environment_brings_back_the_same_settings():
+    """What the pool hands to its processes is what it read itself."""
+    found = read({"TEMPERATURE": "0,0.4", "VAD_FILTER": "no", "API_KEYS": "a,b", "GPUS": "1"})
+
+    again = read(found.environment())
+
+    assert {each.name: getattr(again, each.name) for each in settings()} == {
+        each.name: getattr(found, each.name) for each in settings()
+    }
+
+
+def test_deferred_requests_always_keep_a_slot():
+    assert Config(max_concurrent_transcriptions=1).deferred_slots == 1
+    assert Config(max_concurrent_transcriptions=8, realtime_reserved_slots=3).deferred_slots == 5
+
+
+def test_readme_holds_the_table_of_settings():
+    assert config_module.table() in (ROOT / "README.md").read_text()

@@ -1,0 +1,164 @@
+"""The files an operator deploys: valid, without a second truth, and locked."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+from configparser import RawConfigParser
+from pathlib import Path
+
+import pytest
+
+from app.config import ROOT, Config, settings
+from app.pool import BALANCER_CONF, SUPERVISOR_CONF, Pool, find_haproxy, render
+
+REQUIREMENTS = sorted(
+    path for folder in (ROOT, ROOT / "deploy", ROOT / "tests") for path in folder.glob("*.txt")
+)
+
+
+def check_balancer(path: Path) -> str:
+    """What HAProxy says of a configuration, warnings made errors; empty: nothing."""
+    checked = subprocess.run(
+        [find_haproxy(), "-c", "-dW", "-q", "-f", str(path)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stdout
+    return checked.stdout
+
+
+def test_balancer_is_valid_as_it_stands():
+    assert check_balancer(BALANCER_CONF) == ""
+
+
+@pytest.mark.parametrize("n_workers", [1, 3, 24])
+def test_balancer_is_valid_for_any_number_of_workers(tmp_path, n_workers):
+    workers = [{"name": f"w{n}", "address": f"10.0.0.{n}:8001"} for n in range(1, n_workers + 1)]
+    rendered = tmp_path / "haproxy.cfg"
+    rendered.write_text(render(BALANCER_CONF, workers))
+
+    assert check_balancer(rendered) == ""
+    servers = re.findall(r"^ +server (\S+) (\S+)( track workers/\S+)?$", rendered.read_text(), re.M)
+    assert servers[:n_workers] == [(one["name"], one["address"], "") for one in workers]
+    assert servers[n_workers:] == [
+        (one["name"], one["address"], f" track workers/{one['name']}") for one in workers
+    ]
+
+
+def test_rendering_the_default_number_changes_nothing_but_comments():
+    """The file as it stands and the rendered one are one configuration."""
+
+    def lines(text: str) -> list[str]:
+        return [line for line in text.splitlines() if line.strip() and not is_comment(line)]
+
+    config = Config()
+    workers = [
+        {"name": f"w{number}", "address": f"127.0.0.1:{port}"}
+        for number, port in enumerate(config.worker_ports, start=1)
+    ]
+
+    assert lines(render(BALANCER_CONF, workers)) == lines(BALANCER_CONF.read_text())
+
+
+def is_comment(line: str) -> bool:
+    return line.lstrip().startswith("#")
+
+
+def test_balancers_defaults_are_the_settings_own():
+    """A number that stands in the file is the setting's default, by the setting's name."""
+    pool = Pool(Config())
+    environment = pool.environment() | {"RUN_DIR": "/run/haproxy"}
+    used = dict(re.findall(r"\$\{([A-Z_]+)-([^}]*)\}", BALANCER_CONF.read_text()))
+
+    assert used == {name: environment[name] for name in used}
+    assert "MAX_CONCURRENT_TRANSCRIPTIONS" in used
+    assert "LB_PORT" in used
+
+
+def test_supervisor_reads_only_what_the_pool_gives():
+    parser = RawConfigParser(inline_comment_prefixes=(";",))
+    parser.read(SUPERVISOR_CONF)
+    used = set(re.findall(r"%\(ENV_([A-Z_]+)\)s", SUPERVISOR_CONF.read_text()))
+
+    assert used <= set(Pool(Config()).environment())
+    assert parser["program:worker"]["killasgroup"] == "true"
+    assert set(parser.sections()) >= {"program:worker", "program:haproxy", "supervisord"}
+
+
+def test_stopping_limits_are_ordered():
+    """Gunicorn's patience ends before Supervisor's, or work would be cut off."""
+    config = Config(drain_timeout_s=33)
+
+    assert int(Pool(config).environment()["STOP_WAIT_S"]) > config.drain_timeout_s
+
+
+@pytest.mark.parametrize("path", REQUIREMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_requirement_has_its_version_and_hash(path):
+    blocks = re.split(r"\n(?=\S)", path.read_text())
+    packages = [block for block in blocks if not block.startswith(("#", "-"))]
+
+    assert packages
+    for package in packages:
+        assert re.match(r"[A-Za-z0-9._-]+==\S+", package), package
+        assert "--hash=sha256:" in package, package
+    assert "//" not in path.read_text(), "no address of a registry"
+
+
+def test_lock_holds_what_is_asked_for():
+    for path in REQUIREMENTS:
+        asked = re.findall(r"^([a-z][a-z0-9-]+)", path.with_suffix(".in").read_text(), re.M)
+        locked = re.findall(r"^([a-z0-9-]+)==", path.read_text(), re.M)
+        assert set(asked) <= set(locked), path
+
+
+def imports(path: Path) -> set[str]:
+    """The modules a file imports, as it names them."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("app/engine", ("falcon", "app.api", "gunicorn")),
+        ("app/audio", ("falcon", "app.api", "app.engine", "faster_whisper", "ctranslate2")),
+        ("app/api", ("faster_whisper", "ctranslate2", "av")),
+        ("app", ("tests",)),
+    ],
+)
+def test_dependencies_point_one_way(folder, forbidden):
+    for path in (ROOT / folder).rglob("*.py"):
+        for module in imports(path):
+            assert not module.startswith(forbidden), f"{path} imports {module}"
+
+
+def test_settings_are_read_from_the_environment_in_one_place():
+    """`os.environ` is read in config.py; elsewhere it is only handed on or set."""
+    readers = [
+        path.name
+        for path in (ROOT / "app").rglob("*.py")
+        if re.search(r"os\.environ(\.get|\[[^]]*\](?! *=))|getenv", path.read_text())
+    ]
+    assert readers == ["pool.py"], "the pool looks along PATH for HAProxy"
+
+
+def test_every_setting_is_used():
+    sources = "\n".join(
+        path.read_text() for path in (ROOT / "app").rglob("*.py") if path.name != "config.py"
+    )
+    own = (ROOT / "app/config.py").read_text() + BALANCER_CONF.read_text()
+    for each in settings():
+        used = f".{each.name}" in sources or own.count(f"self.{each.name}")
+        assert used or each.name.upper() in own, each.name
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_setup_script_is_sound():
+    subprocess.run(["shellcheck", str(ROOT / "deploy/setup.sh")], check=True)

@@ -1,0 +1,209 @@
+"""The model: the words and scores of plain faster-whisper, and a clear word when it is missing."""
+
+from __future__ import annotations
+
+import shutil
+
+import faster_whisper
+import numpy as np
+import pytest
+
+from app.config import Config
+from app.engine.cancellation import Cancellation
+from app.engine.engine import Engine
+from app.engine.files import ModelError, fetch_model, find_model
+from app.engine.hardware import HardwareError, choose_device, deal_cores
+from app.engine.model import Model
+from app.engine.options import DecodeOptions, SpeechOptions
+from app.errors import ClientGone, InvalidRequest
+from tests import models
+from tests.recordings import recording, speech
+
+ENGLISH = [one for one in speech() if one.language == "en" and one.seconds < 60]
+OTHERS = [one for one in speech() if one.language != "en"]
+
+
+@pytest.fixture(scope="module")
+def plain_tiny():
+    """faster-whisper itself, with the model the engine has."""
+    return faster_whisper.WhisperModel(str(models.tiny_en()), "cpu", compute_type="int8")
+
+
+@pytest.fixture(scope="module")
+def plain_base():
+    return faster_whisper.WhisperModel(str(models.base()), "cpu", compute_type="int8")
+
+
+def assert_same(engine: Engine, plain, waveform: np.ndarray, options: DecodeOptions) -> None:
+    """Text, times, tokens and scores are those of one plain call for this request alone."""
+    found = engine.transcribe(waveform, options, Cancellation())
+    speech_options = options.speech
+    segments, info = plain.transcribe(
+        waveform,
+        task=options.task,
+        language=options.language,
+        initial_prompt=options.prompt,
+        hotwords=options.hotwords,
+        word_timestamps=options.word_timestamps,
+        temperature=list(options.temperatures),
+        condition_on_previous_text=False,
+        vad_filter=speech_options.enabled,
+        vad_parameters={
+            "threshold": speech_options.threshold,
+            "min_silence_duration_ms": speech_options.min_silence_duration_ms,
+            "max_speech_duration_s": speech_options.max_speech_duration_s,
+        },
+    )
+    expected = list(segments)
+
+    assert [one.text for one in found.segments] == [one.text for one in expected]
+    assert [list(one.tokens) for one in found.segments] == [one.tokens for one in expected]
+    assert found.language == info.language
+    assert found.language_probability == pytest.approx(info.language_probability)
+    for ours, theirs in zip(found.segments, expected, strict=True):
+        end = min(theirs.end, found.duration)
+        assert (ours.seek, ours.start, ours.end) == (theirs.seek, theirs.start, end)
+        assert ours.avg_logprob == pytest.approx(theirs.avg_logprob)
+        assert ours.no_speech_prob == pytest.approx(theirs.no_speech_prob)
+        assert ours.compression_ratio == pytest.approx(theirs.compression_ratio)
+        if options.word_timestamps:
+            assert [word.word for word in ours.words] == [word.word for word in theirs.words]
+            assert [word.probability for word in ours.words] == pytest.approx(
+                [word.probability for word in theirs.words]
+            )
+
+
+@pytest.mark.parametrize("one", ENGLISH, ids=lambda one: one.name)
+def test_english_equals_plain_faster_whisper(tiny_engine, plain_tiny, one):
+    assert_same(tiny_engine, plain_tiny, one.waveform(), DecodeOptions(word_timestamps=True))
+
+
+@pytest.mark.parametrize("one", OTHERS, ids=lambda one: one.name)
+def test_other_languages_equal_plain_faster_whisper(base_engine, plain_base, one):
+    """The language is detected, as most clients' first request asks."""
+    assert_same(base_engine, plain_base, one.waveform(), DecodeOptions(word_timestamps=True))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        DecodeOptions(prompt="Chapter one. A long prompt about ill-disposed men. " * 40),
+        DecodeOptions(prompt="Sense and Sensibility.", hotwords="Dashwood"),
+        DecodeOptions(language="en", speech=SpeechOptions(enabled=False), word_timestamps=True),
+        DecodeOptions(speech=SpeechOptions(min_silence_duration_ms=50, max_speech_duration_s=3)),
+        DecodeOptions(task="translate", language="en"),
+    ],
+    ids=["long prompt", "prompt and hotwords", "no vad", "short spans", "translate"],
+)
+def test_options_mean_what_they_mean_in_faster_whisper(base_engine, plain_base, options):
+    assert_same(base_engine, plain_base, recording("austen_0870.ogg").waveform(), options)
+
+
+def test_detection_chooses_among_the_candidates(base_engine):
+    waveform = recording("synthetic_es.ogg").waveform()
+
+    def detected(*languages):
+        options = DecodeOptions(languages=languages)
+        return base_engine.transcribe(waveform, options, Cancellation())
+
+    free, chosen, other = detected(), detected("de", "es"), detected("de", "pl")
+
+    assert (free.language, chosen.language) == ("es", "es")
+    assert chosen.language_probability == pytest.approx(free.language_probability, abs=0.05)
+    assert other.language in ("de", "pl")
+    assert other.language_probability < 0.3
+
+
+def test_english_model_answers_english_whatever_is_asked(tiny_engine):
+    waveform = recording("austen_0890.wav").waveform()
+
+    found = tiny_engine.transcribe(waveform, DecodeOptions(language="de"), Cancellation())
+
+    assert (found.language, found.language_probability) == ("en", 1.0)
+    assert "cold" in found.text
+
+
+def test_language_the_model_does_not_know_is_the_clients_mistake(base_engine):
+    """Cantonese came with large-v3."""
+    waveform = recording("austen_0890.wav").waveform()
+    for options in (DecodeOptions(language="yue"), DecodeOptions(languages=("en", "yue"))):
+        with pytest.raises(InvalidRequest, match="yue"):
+            base_engine.transcribe(waveform, options, Cancellation())
+
+
+def test_english_model_does_not_translate(tiny_engine):
+    with pytest.raises(InvalidRequest, match="translate"):
+        tiny_engine.transcribe(
+            np.zeros(16_000, np.float32), DecodeOptions(task="translate"), Cancellation()
+        )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["silence_3s.wav", "silence_35s.flac", "noise_white_6s.flac", "noise_brown_20s.ogg",
+     "tone_440hz_5s.flac", "music_16s.ogg", "bad_header_only.wav", "odd_10ms.wav"],
+)  # fmt: skip
+def test_what_is_no_speech_is_no_text(tiny_engine, base_engine, name):
+    for engine in (tiny_engine, base_engine):
+        found = engine.transcribe(recording(name).waveform(), DecodeOptions(), Cancellation())
+
+        assert (found.text, found.segments) == ("", ())
+
+
+def test_cancelled_request_is_not_decoded_further(tiny_engine):
+    cancellation = Cancellation()
+    cancellation.cancel()
+
+    with pytest.raises(ClientGone):
+        tiny_engine.transcribe(
+            recording("austen_0890.wav").waveform(), DecodeOptions(), cancellation
+        )
+
+
+def test_gpu_that_is_asked_for_and_absent_is_an_error():
+    with pytest.raises(HardwareError, match="DEVICE is cuda"):
+        choose_device("cuda", 0)
+    assert [choose_device(wanted, 0) for wanted in ("auto", "cpu")] == ["cpu", "cpu"]
+    assert [choose_device(wanted, 2) for wanted in ("auto", "cpu", "cuda")] == [
+        "cuda",
+        "cpu",
+        "cuda",
+    ]
+
+
+def test_cores_are_dealt_to_workers_then_slots(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(12)))
+
+    assert deal_cores(Config(workers=1, max_concurrent_transcriptions=4)) == (4, 3)
+    assert deal_cores(Config(workers=3)) == (2, 2)
+    assert deal_cores(Config(workers=50)) == (1, 1)
+    assert deal_cores(Config(workers=1, cpu_threads=5)) == (2, 5)
+
+
+@pytest.mark.parametrize("missing", ["model.bin", "tokenizer.json", "vocabulary.txt"])
+def test_incomplete_folder_is_named_with_the_remedy(tmp_path, missing):
+    folder = tmp_path / "model"
+    shutil.copytree(models.tiny_en(), folder, ignore=shutil.ignore_patterns(missing))
+
+    with pytest.raises(ModelError, match=rf"{folder}.*{missing.split('.')[0]}.*set MODEL_SIZE"):
+        find_model(Config(model_size=str(folder)))
+
+
+def test_broken_weights_are_named_with_the_remedy(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(models.tiny_en(), folder)
+    with (folder / "model.bin").open("r+b") as weights:
+        weights.truncate(1_000_000)
+
+    with pytest.raises(ModelError, match=rf"{folder} could not be loaded.*choose another"):
+        Model(Config(model_size=str(folder)))
+
+
+def test_unknown_size_is_named_with_those_there_are(tmp_path):
+    with pytest.raises(ModelError, match=r"MODEL_SIZE is 'gigantic'.*large-v3-turbo"):
+        fetch_model(Config(model_size="gigantic", model_dir=tmp_path))
+
+
+def test_size_that_was_not_fetched_is_named_with_the_remedy(tmp_path):
+    with pytest.raises(ModelError, match=r"small is not in .*Fetch it"):
+        find_model(Config(model_size="small", model_dir=tmp_path))
