@@ -152,9 +152,12 @@ class Pool:
             states = [answer.get("state", answer.get("status")) for answer in answers]
             if all(state == "broken" for state in states):
                 return str(answers[0]["reason"])
-            settled = all(state in ("healthy", "broken") for state in states)
-            if settled and get_json(self.config.lb_port, "/health").get("status") == "healthy":
-                self._say_ready(states.count("healthy"), time.monotonic() - began)
+            healthy = states.count("healthy")
+            up = f"Workers: {healthy} of ".encode()  # the balancer has seen them too
+            if healthy + states.count("broken") == len(states) and up in (
+                get(self.config.lb_port, "/lb-status") or b""
+            ):
+                self._say_ready(healthy, time.monotonic() - began)
                 return None
             time.sleep(POLL_S)
         return None

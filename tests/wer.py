@@ -1,0 +1,144 @@
+"""Word error rate of this service beside plain faster-whisper's, on the same files.
+
+    make wer                          tiny.en over the English recordings, base over all
+    python -m tests.wer --url URL     against a service that runs already (no plain column)
+
+Both sides get the same model and the same options; the service is asked through its balancer.
+Texts are compared after Whisper's own normaliser (for Chinese and Japanese by characters).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import faster_whisper
+import httpx
+import jiwer
+from whisper_normalizer.basic import BasicTextNormalizer
+from whisper_normalizer.english import EnglishTextNormalizer
+
+from app.config import Config
+from tests import models
+from tests.client import TRANSCRIPTIONS
+from tests.recordings import Recording, speech
+from tests.stack import Stack
+
+BY_CHARACTER = ("ja", "zh")
+Transcriber = Callable[[Recording], str]
+
+
+@dataclass
+class Errors:
+    """Errors counted over several texts."""
+
+    wrong: int = 0
+    words: int = 0
+
+    def add(self, reference: str, text: str) -> None:
+        counted = jiwer.process_words(reference, text or " ")
+        self.wrong += counted.substitutions + counted.deletions + counted.insertions
+        self.words += len(reference.split())
+
+    def __str__(self) -> str:
+        return f"{100 * self.wrong / max(1, self.words):6.2f} %"
+
+
+def normalised(text: str, language: str | None) -> str:
+    """A text as it is compared: without case, punctuation and spelling variants."""
+    if language == "en":
+        return str(EnglishTextNormalizer()(text))
+    return str(BasicTextNormalizer(split_letters=language in BY_CHARACTER)(text))
+
+
+def through(url: str) -> Transcriber:
+    """Transcribe through a service."""
+
+    def transcribe(one: Recording) -> str:
+        answer = httpx.post(
+            url + TRANSCRIPTIONS,
+            data={"model": "whisper-1", "language": one.language, "response_format": "json"},
+            files={"file": (one.name, one.path.read_bytes())},
+            timeout=600,
+        )
+        answer.raise_for_status()
+        return str(answer.json()["text"])
+
+    return transcribe
+
+
+def plain(folder: Path) -> Transcriber:
+    """Transcribe with faster-whisper itself, with the service's default options."""
+    model = faster_whisper.WhisperModel(str(folder), "cpu", compute_type="int8")
+    config = Config()
+
+    def transcribe(one: Recording) -> str:
+        segments, _ = model.transcribe(
+            one.waveform(),
+            language=one.language,
+            beam_size=config.beam_size,
+            temperature=list(config.temperature),
+            condition_on_previous_text=config.condition_on_previous_text,
+            vad_filter=config.vad_filter,
+            vad_parameters={
+                "threshold": config.vad_filter_threshold,
+                "min_silence_duration_ms": config.vad_min_silence_duration_ms,
+                "max_speech_duration_s": config.vad_max_speech_duration_s,
+            },
+        )
+        return "".join(segment.text for segment in segments)
+
+    return transcribe
+
+
+def compare(recordings: Iterable[Recording], sides: dict[str, Transcriber]) -> bool:
+    """Print each language's error rate on each side; whether all sides' texts were the same."""
+    errors: dict[str, dict[str, Errors]] = {}
+    same = True
+    for one in recordings:
+        texts = {side: transcribe(one) for side, transcribe in sides.items()}
+        same = same and len({text.strip() for text in texts.values()}) == 1
+        for language in (str(one.language), "all"):
+            row = errors.setdefault(language, {side: Errors() for side in sides})
+            for side, text in texts.items():
+                row[side].add(
+                    normalised(str(one.text), one.language), normalised(text, one.language)
+                )
+    print(f"{'language':10} {'words':>6}  " + "  ".join(f"{side:>16}" for side in sides))
+    for language, row in sorted(errors.items(), key=lambda item: (item[0] == "all", item[0])):
+        words = next(iter(row.values())).words
+        print(f"{language:10} {words:6}  " + "  ".join(f"{row[side]!s:>16}" for side in sides))
+    return same
+
+
+def main() -> int:
+    """Print the tables; exit 1 when a text differs from plain faster-whisper's."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--url", help="a service that runs already, such as http://127.0.0.1:8083")
+    url = parser.parse_args().url
+    if url:
+        compare(speech(), {"this service": through(url)})
+        return 0
+    english = [one for one in speech() if one.language == "en"]
+    same = True
+    for name, folder, recordings in (
+        ("tiny.en", models.tiny_en(), english),
+        ("base", models.base(), speech()),
+    ):
+        settings = {"WORKERS": "1", "MODEL_SIZE": str(folder), "MODEL_NAME": name}
+        with (
+            tempfile.TemporaryDirectory() as run_dir,
+            Stack.started(Path(run_dir), **settings) as s,
+        ):
+            print(f"\nWhisper {name}, int8 on the CPU, {len(recordings)} recordings")
+            sides = {"this service": through(s.url), "faster-whisper": plain(folder)}
+            same = compare(recordings, sides) and same
+    print("\nEvery text is the same." if same else "\nSome texts differ.")
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
