@@ -85,6 +85,10 @@ class Config:
         2, "Requests one worker decodes at once (its slots); the balancer sends it no more.",
         minimum=1, maximum=1024,
     )  # fmt: skip
+    max_batch_size: int = setting(
+        16, "Windows of different requests that share one call on a GPU; a CPU takes one.",
+        minimum=1, maximum=256,
+    )  # fmt: skip
     realtime_reserved_slots: int = setting(
         1, "Slots of a worker that deferred requests may not take (they always keep one).",
         minimum=0, maximum=1024,
@@ -103,6 +107,10 @@ class Config:
     busy_retry_after_s: int = setting(
         1, "Seconds in the `Retry-After` header of a 503.", minimum=0, maximum=3600
     )
+    device_call_limit_s: float = setting(
+        120.0, "A call on the device that takes longer has hung; the worker is then replaced.",
+        minimum=1, maximum=3600,
+    )  # fmt: skip
     drain_timeout_s: int = setting(
         60, "The longest a stopping worker finishes what it has begun; then it is ended.",
         minimum=1, maximum=3600,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import falcon
@@ -95,6 +96,14 @@ class ErrorAnswers:
         self.service(req, resp, EngineFailed("The service failed; this is a bug."), params)
 
 
+def end_process(reason: str) -> None:
+    """End this worker as it stands; its requests are sent to another one, and Supervisor starts
+    a fresh one. A call that hangs cannot be interrupted in any gentler way."""
+    logger.critical("ending the process: %s", reason)
+    logging.shutdown()
+    os._exit(1)
+
+
 def get_app() -> Application:
     """The worker's application, called by Gunicorn after the fork; the model loads behind it."""
     try:
@@ -104,6 +113,6 @@ def get_app() -> Application:
     log.configure(config.worker_id, config.log_level)
     if not config.keys:
         logger.warning("no API_TOKEN or API_KEYS: open to everyone who can reach the port")
-    engine = Engine(config)
+    engine = Engine(config, give_up=end_process)
     engine.start()
     return create_app(config, engine)

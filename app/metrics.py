@@ -30,6 +30,31 @@ STAGE_SECONDS = Histogram(
     ["stage"],
     buckets=SECONDS,
 )
+BATCH_SIZE = Histogram(
+    "transcription_batch_size",
+    "How many requests' windows share one call on the device?",
+    ["kind"],
+    buckets=(1, 2, 4, 8, 16, 32, 64),
+)
+OPERATION_WAIT_SECONDS = Histogram(
+    "transcription_operation_wait_seconds",
+    "How long does a window wait for the device before a call?",
+    ["kind"],
+    buckets=SECONDS,
+)
+DEVICE_BUSY_SECONDS = Counter(
+    "transcription_device_busy_seconds",
+    "How much of the time is the device in a call (over its threads)?",
+)
+WINDOWS_ENCODED = Counter(
+    "transcription_windows_encoded", "How many windows went through the encoder?"
+)
+DROPPED_OPERATIONS = Counter(
+    "transcription_dropped_operations", "How many calls were saved because the client had left?"
+)
+OUT_OF_MEMORY = Counter(
+    "transcription_out_of_memory", "How often was a batch too large for the device's memory?"
+)
 READY = Gauge("transcription_ready", "Could this worker transcribe now?")
 SLOTS_IN_USE = Gauge("transcription_slots_in_use", "How many requests are inside?")
 WAITING = Gauge("transcription_waiting", "How many requests wait for a slot?")

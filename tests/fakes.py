@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
 from app.config import Config
+from app.engine.admission import Tier
 from app.engine.cancellation import Cancellation
+from app.engine.device import Device
 from app.engine.engine import Engine
 from app.engine.options import DecodeOptions
 from app.engine.results import Transcript
@@ -21,6 +24,7 @@ class HeldModel:
     device = "cpu"
     gpus = 0
     replicas = 1
+    device_threads: Device
 
     def __init__(self) -> None:
         self.started = threading.Semaphore(0)
@@ -29,7 +33,11 @@ class HeldModel:
         self.failure: Exception | None = None
 
     def transcribe(
-        self, waveform: np.ndarray, options: DecodeOptions, cancellation: Cancellation
+        self,
+        waveform: np.ndarray,
+        options: DecodeOptions,
+        cancellation: Cancellation,
+        tier: Tier,
     ) -> Transcript:
         self.started.release()
         assert self.go.wait(LIMIT_S)
@@ -40,9 +48,11 @@ class HeldModel:
         return Transcript(options.task, "en", 1.0, waveform.size / 16_000)
 
 
-def held_engine(config: Config) -> tuple[Engine, HeldModel]:
+def held_engine(
+    config: Config, give_up: Callable[[str], None] | None = None
+) -> tuple[Engine, HeldModel]:
     """An engine that is ready with a held model."""
-    engine, model = Engine(config), HeldModel()
+    engine, model = Engine(config, give_up), HeldModel()
     engine._model = model  # type: ignore[assignment]
     engine._admission.open()
     return engine, model

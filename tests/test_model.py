@@ -59,7 +59,8 @@ def assert_same(engine: Engine, plain, waveform: np.ndarray, options: DecodeOpti
     assert [one.text for one in found.segments] == [one.text for one in expected]
     assert [list(one.tokens) for one in found.segments] == [one.tokens for one in expected]
     assert found.language == info.language
-    assert found.language_probability == pytest.approx(info.language_probability)
+    # The language is found on the window that is decoded; upstream encodes one frame more.
+    assert found.language_probability == pytest.approx(info.language_probability, abs=0.1)
     for ours, theirs in zip(found.segments, expected, strict=True):
         end = min(theirs.end, found.duration)
         assert (ours.seek, ours.start, ours.end) == (theirs.seek, theirs.start, end)
@@ -97,6 +98,14 @@ def test_other_languages_equal_plain_faster_whisper(base_engine, plain_base, one
 )
 def test_options_mean_what_they_mean_in_faster_whisper(base_engine, plain_base, options):
     assert_same(base_engine, plain_base, recording("austen_0870.ogg").waveform(), options)
+
+
+def test_long_prompt_and_many_hotwords_leave_room_for_words(tiny_engine):
+    """Each may fill Whisper's context alone; together they left none, and the text was empty."""
+    waveform = recording("austen_0890.wav").waveform()
+    options = DecodeOptions(prompt="He was not ill. " * 200, hotwords="Dashwood, selfish, " * 100)
+
+    assert "selfish" in tiny_engine.transcribe(waveform, options, Cancellation()).text
 
 
 def test_detection_chooses_among_the_candidates(base_engine):

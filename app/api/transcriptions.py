@@ -65,7 +65,9 @@ class Transcriptions:
                 begin = time.monotonic()
                 waveform = decode(request.file, self._limits)
                 decoded = time.monotonic()
-                transcript = self._engine.transcribe(waveform, request.options, cancellation)
+                transcript = self._engine.transcribe(
+                    waveform, request.options, cancellation, request.tier
+                )
                 ended = time.monotonic()
         except ServiceError as error:
             count_failure(error, tier)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -22,15 +24,25 @@ from app.errors import EngineFailed, NotReady, ServiceError
 logger = logging.getLogger(__name__)
 
 
+WATCH_EVERY_S = 1.0
+FAILURES_LIMIT = 3  # device failures in a row after which nothing but a new process helps
+
+
 class Engine:
     """One worker's model and the right to use it.
 
     `start` and `drain` are called by the process's lifetime hooks, everything else by request
     threads. The loading thread writes the model and then opens the admission, and nobody
     reads the model without a slot; so it needs no lock.
+
+    Args:
+        config: the settings.
+        give_up: called with a sentence when the device hangs or has failed for good: only a new
+            process helps.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, give_up: Callable[[str], None] | None = None) -> None:
+        self._give_up = give_up
         self._config = config
         self._admission = Admission.of(config)
         self._model: Model | None = None
@@ -80,7 +92,11 @@ class Engine:
         return self._admission.slot(tier, cancellation)
 
     def transcribe(
-        self, waveform: np.ndarray, options: DecodeOptions, cancellation: Cancellation
+        self,
+        waveform: np.ndarray,
+        options: DecodeOptions,
+        cancellation: Cancellation,
+        tier: Tier = Tier.REALTIME,
     ) -> Transcript:
         """Decode one request; the caller holds a slot.
 
@@ -95,7 +111,7 @@ class Engine:
         if self._model is None:
             raise NotReady("The model is not loaded.")
         try:
-            return self._model.transcribe(waveform, options, cancellation)
+            return self._model.transcribe(waveform, options, cancellation, tier)
         except ServiceError:
             raise
         except Exception:
@@ -121,13 +137,31 @@ class Engine:
             self._fail("The model could not be loaded; the worker's log says why.")
         else:
             self._model = model
+            if self._give_up is not None:
+                threading.Thread(target=self._watch, name="watch-device", daemon=True).start()
             self._admission.open()
             logger.info(
                 "ready: model %s on %s, %d decodes side by side",
                 self._config.name, model.device, model.replicas,
             )  # fmt: skip
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, told: str = "The model could not be loaded.") -> None:
+        """Take no more requests: the reason is for operators, what is told for clients."""
         logger.error("%s", reason)
         self._failure = reason
-        self._admission.fail("The model could not be loaded.")
+        self._admission.fail(told)
+
+    def _watch(self) -> None:
+        """Look at the device until it is beyond help: a call that hangs, failures in a row."""
+        assert self._model is not None
+        assert self._give_up is not None
+        limit_s = self._config.device_call_limit_s
+        device = self._model.device_threads
+        while device.longest_call_s() < limit_s and device.failures < FAILURES_LIMIT:
+            time.sleep(WATCH_EVERY_S)
+        if device.failures >= FAILURES_LIMIT:
+            reason = f"The device failed {device.failures} times in a row."
+        else:
+            reason = f"A call on the device has not returned for {limit_s:g} s."
+        self._fail(reason, "The worker failed. Send the request again.")
+        self._give_up(reason)

@@ -5,6 +5,7 @@ faster-whisper's shapes end in this file: its long call, its lazy generator, its
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from faster_whisper.vad import VadOptions, get_speech_timestamps
 from app.audio.decode import decode
 from app.audio.limits import SAMPLE_RATE, Limits
 from app.config import Config
+from app.engine.admission import Tier
+from app.engine.batching import SharedDevice, SharedModel
 from app.engine.cancellation import Cancellation
+from app.engine.device import Device
 from app.engine.files import ModelError, find_model, one_line
 from app.engine.hardware import choose_device, deal_cores, gpu_count, preload_cublas
 from app.engine.options import DecodeOptions, SpeechOptions
@@ -26,6 +30,7 @@ from app.errors import InvalidRequest
 
 # "He was not an ill-disposed young man": LibriVox, Sense and Sensibility, public domain.
 WARM_UP_RECORDING = Path(__file__).with_name("warm_up.flac")
+CONTEXT_TOKENS = 223  # half of Whisper's text context, less the token that opens it
 # Trained without translation: they answer in the language they hear.
 NO_TRANSLATION = ("turbo", "distil")
 
@@ -36,12 +41,15 @@ class Model:
     Args:
         config: which model, where, and the server's share of the decoding options.
 
+        max_batch: the most windows of one call; None: the settings' on a GPU, one on a CPU,
+            where windows side by side do more than windows in one call.
+
     Raises:
         ModelError: it cannot be loaded; the message names the remedy.
         HardwareError: its device is not there.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, max_batch: int | None = None) -> None:
         self._config = config
         self.gpus = gpu_count()
         self.device = choose_device(config.device, self.gpus)
@@ -64,6 +72,20 @@ class Model:
                 f"{config.compute_type} ({one_line(error)}). Fetch or convert it again, or "
                 "choose another MODEL_SIZE, DEVICE or COMPUTE_TYPE."
             ) from error
+
+        tokenizer = self._whisper.hf_tokenizer
+        self._shared = SharedDevice(
+            self._whisper.model,
+            tokenizer.token_to_id("<|startoftranscript|>"),
+            tokenizer.token_to_id("<|notimestamps|>"),
+            threads=self.replicas,
+            max_batch=max_batch or (config.max_batch_size if self.device == "cuda" else 1),
+        )
+
+    @property
+    def device_threads(self) -> Device:
+        """Who makes the calls on the device."""
+        return self._shared.device
 
     @property
     def multilingual(self) -> bool:
@@ -107,14 +129,19 @@ class Model:
                 )
 
     def transcribe(
-        self, waveform: np.ndarray, options: DecodeOptions, cancellation: Cancellation
+        self,
+        waveform: np.ndarray,
+        options: DecodeOptions,
+        cancellation: Cancellation,
+        tier: Tier = Tier.REALTIME,
     ) -> Transcript:
         """Find speech, then words.
 
         Args:
             waveform: float32 in [-1, 1], shape (n_samples,), mono 16 kHz.
             options: the request's choices.
-            cancellation: asked before every window; work ends there when the client has left.
+            cancellation: asked before every call; work ends there when the client has left.
+            tier: how urgent its calls are.
 
         Returns:
             The transcript; without segments when there is no speech, in which case the model
@@ -134,10 +161,9 @@ class Model:
         if speech.size == 0:
             return self._nothing_said(options, duration)
         cancellation.check()
-        language, probability = self._language(speech, options)
-        segments, found = self._whisper.transcribe(
-            speech, language=language, **self._arguments(options)
-        )
+        whisper = self._for_request(tier, cancellation)
+        language, probability = self._language(whisper, speech, options)
+        segments, found = whisper.transcribe(speech, language=language, **self._arguments(options))
         if spans:
             segments = restore_speech_timestamps(segments, spans, SAMPLE_RATE)
         collected = collect(segments, duration, cancellation)
@@ -160,8 +186,14 @@ class Model:
             with_words=options.word_timestamps,
         )
 
+    def _for_request(self, tier: Tier, cancellation: Cancellation) -> faster_whisper.WhisperModel:
+        """faster-whisper as one request's own: its calls share the device with the others'."""
+        whisper = copy.copy(self._whisper)
+        whisper.model = SharedModel(self._shared, tier, cancellation)
+        return whisper
+
     def _language(
-        self, speech: np.ndarray, options: DecodeOptions
+        self, whisper: faster_whisper.WhisperModel, speech: np.ndarray, options: DecodeOptions
     ) -> tuple[str | None, float | None]:
         """The language to decode in and its probability, as far as they are settled here.
 
@@ -169,18 +201,37 @@ class Model:
         """
         if options.language or not options.languages or not self.multilingual:
             return options.language if self.multilingual else "en", None
-        _, _, found = self._whisper.detect_language(audio=speech)
+        _, _, found = whisper.detect_language(audio=speech)
         probabilities = dict(found)
         best = max(options.languages, key=lambda code: probabilities.get(code, 0.0))
         return best, float(probabilities.get(best, 0.0))
 
+    def _context(self, options: DecodeOptions) -> tuple[str | list[int] | None, str | None]:
+        """Prompt and hotwords, held together to the room Whisper has for context.
+
+        faster-whisper allows each of them all of it; both at their longest leave no room for
+        words, and the answer would be empty. The hotwords' beginning and the prompt's end stay.
+        """
+        if not options.prompt or not options.hotwords:
+            return options.prompt, options.hotwords
+        prompt, hotwords = (
+            self._whisper.hf_tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
+            for text in (options.prompt, options.hotwords)
+        )
+        if len(prompt) + len(hotwords) <= CONTEXT_TOKENS:
+            return options.prompt, options.hotwords
+        hotwords = hotwords[: max(CONTEXT_TOKENS // 2, CONTEXT_TOKENS - len(prompt))]
+        room = CONTEXT_TOKENS - len(hotwords)
+        return prompt[-room:], self._whisper.hf_tokenizer.decode(hotwords)
+
     def _arguments(self, options: DecodeOptions) -> dict[str, Any]:
         """faster-whisper's arguments: the request's choices and the server's."""
         config = self._config
+        prompt, hotwords = self._context(options)
         return {
             "task": options.task,
-            "initial_prompt": options.prompt,
-            "hotwords": options.hotwords,
+            "initial_prompt": prompt,
+            "hotwords": hotwords,
             "word_timestamps": options.word_timestamps,
             "temperature": list(options.temperatures),
             "beam_size": config.beam_size,

@@ -1,0 +1,222 @@
+"""What stands where faster-whisper expects CTranslate2's model: one request's side of the device.
+
+faster-whisper runs unmodified on the request's own thread; each call it makes on its model
+becomes an operation that may share a call with other requests'.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ctranslate2
+import numpy as np
+
+from app import metrics
+from app.engine.admission import Tier
+from app.engine.cancellation import Cancellation
+from app.engine.device import Call, Device
+from app.engine.operations import Kind, Operation
+
+
+@dataclass(eq=False, slots=True)
+class EncodedBatch:
+    """The encoder's output for windows that were encoded together, where the device left it."""
+
+    output: ctranslate2.StorageView  # shape (n_windows, 1500, width)
+    n_windows: int
+    _on_host: np.ndarray | None = None
+
+    def on_host(self) -> np.ndarray:
+        """The same numbers in this process's memory, float32; copied from a GPU at most once."""
+        if self._on_host is None:
+            view = self.output.to(ctranslate2.DataType.float32)
+            self._on_host = np.asarray(view.to_device(ctranslate2.Device.cpu))
+        return self._on_host
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One window of an encoded batch."""
+
+    batch: EncodedBatch
+    index: int
+
+
+class Window:
+    """A window's features, and its encoding once somebody needed it; one request's own.
+
+    Args:
+        features: float32, shape (n_mels, n_frames).
+    """
+
+    def __init__(self, features: np.ndarray) -> None:
+        self.features = features
+        self.encoded: Encoded | None = None
+
+
+class SharedDevice:
+    """CTranslate2's model and the device threads that alone call it.
+
+    Args:
+        model: the real one.
+        start_token: `<|startoftranscript|>`, whose place a call's prompts must share.
+        no_timestamps_token: `<|notimestamps|>`, which all of a call's prompts have or none.
+        threads: calls at a time.
+        max_batch: the most windows of one call.
+    """
+
+    def __init__(
+        self,
+        model: ctranslate2.models.Whisper,
+        start_token: int,
+        no_timestamps_token: int,
+        threads: int,
+        max_batch: int,
+    ) -> None:
+        self.model = model
+        self.start_token = start_token
+        self.no_timestamps_token = no_timestamps_token
+        calls: dict[Kind, Call] = {
+            Kind.ENCODE: self._encode,
+            Kind.DETECT_LANGUAGE: self._detect_language,
+            Kind.GENERATE: self._generate,
+            Kind.ALIGN: self._align,
+        }
+        self.device = Device(calls, threads, max_batch)
+
+    def _encode(self, batch: Sequence[Operation]) -> list[Encoded]:
+        features = [operation.payload for operation in batch]
+        together = features[0][np.newaxis] if len(features) == 1 else np.stack(features)
+        view = ctranslate2.StorageView.from_array(np.ascontiguousarray(together))
+        encoded = EncodedBatch(self.model.encode(view), len(batch))
+        metrics.WINDOWS_ENCODED.inc(len(batch))
+        return [Encoded(encoded, index) for index in range(len(batch))]
+
+    def _detect_language(self, batch: Sequence[Operation]) -> list[Any]:
+        return list(self.model.detect_language(gather([one.payload for one in batch])))
+
+    def _generate(self, batch: Sequence[Operation]) -> list[Any]:
+        windows, prompts = zip(*(one.payload for one in batch), strict=True)
+        return list(self.model.generate(gather(windows), list(prompts), **batch[0].shared))
+
+    def _align(self, batch: Sequence[Operation]) -> list[Any]:
+        windows, tokens, frames = zip(*(one.payload for one in batch), strict=True)
+        start_sequence, options = batch[0].shared
+        return list(
+            self.model.align(
+                gather(windows), list(start_sequence), list(tokens), list(frames), **options
+            )
+        )
+
+
+def gather(windows: Sequence[Encoded]) -> ctranslate2.StorageView:
+    """The encoder's output for these windows, in this order, as one call takes it.
+
+    Windows that were encoded together and are still together go on as the device left them;
+    others are put together in this process's memory.
+    """
+    first = windows[0].batch
+    together = all(one.batch is first for one in windows)
+    if together and [one.index for one in windows] == list(range(first.n_windows)):
+        return first.output
+    parts = [one.batch.on_host()[one.index] for one in windows]
+    return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.stack(parts)))
+
+
+def freeze(options: dict[str, Any]) -> Hashable:
+    """Options as a key: equal where a call's options are equal."""
+    return tuple(
+        (name, tuple(value) if isinstance(value, list) else value)
+        for name, value in sorted(options.items())
+    )
+
+
+class SharedModel:
+    """CTranslate2's `Whisper` as one request sees it; lives as long as the request.
+
+    `encode` only notes the features: the window is encoded when it is first asked something,
+    and what was encoded last is kept, so that detecting the language and decoding the first
+    window share one encoding.
+
+    Args:
+        shared: the real model and who calls it.
+        tier: how urgent this request is.
+        cancellation: whether anybody still waits for it.
+    """
+
+    def __init__(self, shared: SharedDevice, tier: Tier, cancellation: Cancellation) -> None:
+        self._shared = shared
+        self._tier = tier
+        self._cancellation = cancellation
+        self._last: Window | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shared.model, name)
+
+    def encode(self, features: ctranslate2.StorageView, to_cpu: bool = False) -> Window:
+        """Note a window of features, shape (1, n_mels, n_frames)."""
+        frames = np.array(features)[0]  # a copy: the view's memory is faster-whisper's
+        if self._last is None or not np.array_equal(self._last.features, frames):
+            self._last = Window(frames)
+        return self._last
+
+    def detect_language(self, window: Window) -> list[list[tuple[str, float]]]:
+        """The languages' probabilities, as `[[("<|en|>", 0.9), …]]`."""
+        decoded = self._as_decoded(window)
+        self._last = decoded
+        return [self._run(Kind.DETECT_LANGUAGE, None, self._encoded(decoded))]
+
+    def generate(self, window: Window, prompts: list[list[int]], **options: Any) -> list[Any]:
+        """CTranslate2's results for one window, one prompt."""
+        (prompt,) = prompts
+        # The start token must stand at the same place in all prompts of a call, and either all
+        # of them or none ask for timestamps.
+        start = prompt.index(self._shared.start_token)
+        timestamps = self._shared.no_timestamps_token not in prompt[start:]
+        key = (start, timestamps, freeze(options))
+        return [self._run(Kind.GENERATE, key, (self._encoded(window), prompt), options)]
+
+    def align(
+        self,
+        window: Window,
+        start_sequence: Sequence[int],
+        text_tokens: list[list[int]],
+        num_frames: int | list[int],
+        **options: Any,
+    ) -> list[Any]:
+        """The tokens' times in one window."""
+        (tokens,) = text_tokens
+        frames = num_frames if isinstance(num_frames, int) else num_frames[0]
+        key = (tuple(start_sequence), freeze(options))
+        shared = (start_sequence, options)
+        return [self._run(Kind.ALIGN, key, (self._encoded(window), tokens, frames), shared)]
+
+    def _as_decoded(self, window: Window) -> Window:
+        """The window as it will be decoded.
+
+        faster-whisper detects the language on all frames and then decodes without the last one,
+        which would make two encodings of one window. A window that is full to its last frame
+        is decoded as it is.
+        """
+        filled = np.flatnonzero(window.features.any(axis=0))
+        if filled.size == 0 or filled[-1] == window.features.shape[1] - 1:
+            return window
+        features = window.features.copy()
+        features[:, filled[-1]] = 0.0
+        return Window(features)
+
+    def _encoded(self, window: Window) -> Encoded:
+        if window.encoded is None:
+            shape = window.features.shape
+            window.encoded = self._run(Kind.ENCODE, shape, window.features)
+        return window.encoded
+
+    def _run(self, kind: Kind, key: Hashable, payload: Any, shared: Any = None) -> Any:
+        self._cancellation.check()
+        operation = Operation(
+            kind, key, payload, shared, self._tier, self._cancellation, time.monotonic()
+        )
+        return self._shared.device.run(operation)

@@ -1,0 +1,169 @@
+"""The threads that own the device: take the next batch, make one call, hand out the parts."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from app import metrics
+from app.engine.operations import Kind, Operation
+from app.engine.schedule import next_batch
+from app.errors import ClientGone, EngineFailed
+
+logger = logging.getLogger(__name__)
+
+# What CTranslate2's messages hold when the device itself failed, not what it was given.
+BROKEN_DEVICE = ("CUDA", "cuda", "CUBLAS", "cuBLAS")
+# How CTranslate2 spells it; the second when so little memory is left that CUDA cannot say so.
+OUT_OF_MEMORY = ("out of memory", "cudaErrorInvalidDevice")
+
+Call = Callable[[Sequence[Operation]], Sequence[Any]]
+
+
+class Device:
+    """Runs operations, sharing calls between requests.
+
+    Request threads call `run` and wait in it. The device's own threads, one for each call the
+    device makes at a time, sleep on the condition until something waits. The lock behind it
+    guards the waiting list, the batch limits and the calls in progress; it is never held during
+    a call.
+
+    Args:
+        calls: for each kind, the function that makes one call for a batch of operations and
+            returns a result for each, in order.
+        threads: calls at a time: a GPU's one, or the replicas of a CPU.
+        max_batch: the most operations of one call.
+    """
+
+    def __init__(self, calls: Mapping[Kind, Call], threads: int, max_batch: int) -> None:
+        self._calls = calls
+        self._max_batch = dict.fromkeys(calls, max_batch)
+        self._waiting: list[Operation] = []
+        self._work = threading.Condition()
+        self._began: dict[int, float] = {}  # calls in progress: thread number to its start
+        self._failures = 0  # calls in a row in which the device failed
+        self._closed = False
+        self._threads = [
+            threading.Thread(
+                target=self._serve, args=(number,), name=f"device-{number}", daemon=True
+            )
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def run(self, operation: Operation) -> Any:
+        """Have the operation done and return its result; called on the request's thread.
+
+        Raises:
+            ClientGone: its client left before its call was made.
+            EngineFailed: the device is closed.
+            Exception: what the call raised.
+        """
+        with self._work:
+            if self._closed:
+                raise EngineFailed("The device is closed.")
+            self._waiting.append(operation)
+            self._work.notify()
+        return operation.wait()
+
+    @property
+    def waiting(self) -> int:
+        """Operations that no call has taken yet."""
+        return len(self._waiting)
+
+    @property
+    def failures(self) -> int:
+        """Calls in a row in which the device failed; 0 after one in which it did not."""
+        return self._failures
+
+    def longest_call_s(self) -> float:
+        """How long the oldest call in progress has been running; 0: none is."""
+        with self._work:
+            now = time.monotonic()
+            return now - min(self._began.values(), default=now)
+
+    def close(self) -> None:
+        """End the threads; whoever still waits is told so."""
+        with self._work:
+            self._closed = True
+            abandoned, self._waiting = self._waiting, []
+            self._work.notify_all()
+        for operation in abandoned:
+            operation.fail(EngineFailed("The device is closed."))
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self, number: int) -> None:
+        while batch := self._take(number):
+            self._call(batch)
+            with self._work:
+                metrics.DEVICE_BUSY_SECONDS.inc(time.monotonic() - self._began.pop(number))
+
+    def _take(self, number: int) -> list[Operation]:
+        """Wait for work and take the next batch; empty: the device is closed."""
+        with self._work:
+            while True:
+                self._drop_cancelled()
+                now = time.monotonic()
+                batch = next_batch(self._waiting, max(self._max_batch.values()), now)
+                if batch:
+                    batch = batch[: self._max_batch[batch[0].kind]]
+                    for operation in batch:
+                        self._waiting.remove(operation)
+                        metrics.OPERATION_WAIT_SECONDS.labels(operation.kind.name.lower()).observe(
+                            now - operation.arrived
+                        )
+                    self._began[number] = now
+                    return batch
+                if self._closed:
+                    return []
+                self._work.wait()
+
+    def _drop_cancelled(self) -> None:
+        """Nobody waits for these any more: they take no place in a batch."""
+        kept = []
+        for operation in self._waiting:
+            if operation.cancellation.cancelled:
+                metrics.DROPPED_OPERATIONS.inc()
+                operation.fail(ClientGone("The client closed the connection."))
+            else:
+                kept.append(operation)
+        self._waiting = kept
+
+    def _call(self, batch: Sequence[Operation]) -> None:
+        """Make one call; its failure is every member's, a full memory halves the batch."""
+        kind = batch[0].kind
+        metrics.BATCH_SIZE.labels(kind.name.lower()).observe(len(batch))
+        try:
+            results = self._calls[kind](batch)
+            if len(results) != len(batch):
+                raise RuntimeError(
+                    f"{kind.name} gave {len(results)} of {len(batch)}. This is a bug."
+                )
+        except Exception as error:
+            if len(batch) > 1 and any(text in str(error) for text in OUT_OF_MEMORY):
+                self._halve(batch)
+                return
+            broken = any(text in str(error) for text in BROKEN_DEVICE)
+            self._failures = self._failures + 1 if broken else 0
+            for operation in batch:
+                operation.fail(error)
+        else:
+            self._failures = 0
+            for operation, result in zip(batch, results, strict=True):
+                operation.finish(result)
+
+    def _halve(self, batch: Sequence[Operation]) -> None:
+        """Make the call in two, and no such large one again."""
+        half = len(batch) // 2
+        kind = batch[0].kind
+        with self._work:
+            self._max_batch[kind] = max(1, min(self._max_batch[kind], half))
+        metrics.OUT_OF_MEMORY.inc()
+        logger.warning("out of memory with %d windows; at most %d from now on", len(batch), half)
+        for start in range(0, len(batch), max(1, half)):
+            self._call(batch[start : start + max(1, half)])

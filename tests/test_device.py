@@ -1,0 +1,224 @@
+"""The device's threads: batches form while it is busy, and nobody is left waiting."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app import metrics
+from app.config import Config
+from app.engine.admission import Tier
+from app.engine.cancellation import Cancellation
+from app.engine.device import Device
+from app.engine.engine import Engine
+from app.engine.operations import Kind, Operation
+from app.errors import ClientGone, EngineFailed
+from tests.fakes import LIMIT_S, held_engine
+from tests.stack import until
+
+
+class Doubler:
+    """A device whose encoder doubles numbers; held, failing or short of memory as told."""
+
+    def __init__(self, threads: int = 1, max_batch: int = 4) -> None:
+        self.batches: list[list[int]] = []
+        self.go = threading.Event()
+        self.go.set()
+        self.error: Exception | None = None
+        self.memory = 100
+        self.device = Device({Kind.ENCODE: self._encode}, threads, max_batch)
+        self.requests = ThreadPoolExecutor(32)
+
+    def _encode(self, batch: Sequence[Operation]) -> list[int]:
+        self.batches.append([one.payload for one in batch])
+        assert self.go.wait(LIMIT_S)
+        if len(batch) > self.memory:
+            raise RuntimeError("CUDA failed with error out of memory")
+        if self.error:
+            raise self.error
+        return [2 * one.payload for one in batch]
+
+    def ask(self, number: int, cancellation: Cancellation | None = None, at: float = 0.0):
+        operation = Operation(
+            Kind.ENCODE, 0, number, None, Tier.REALTIME, cancellation or Cancellation(), at
+        )
+        return self.requests.submit(self.device.run, operation)
+
+    def gather(self, numbers: Sequence[int]) -> list:
+        """Ask while the device is busy with something else, so that all of these wait."""
+        self.go.clear()
+        first = self.ask(0)
+        assert until(lambda: self.batches)
+        asked = [self.ask(number, at=number) for number in numbers]
+        assert until(lambda: self.device.waiting == len(numbers))
+        self.go.set()
+        first.exception(LIMIT_S)
+        return asked
+
+
+@pytest.fixture
+def doubler():
+    made = Doubler()
+    yield made
+    made.go.set()
+    made.device.close()
+    made.requests.shutdown()
+
+
+def results(futures) -> list:
+    return [future.result(LIMIT_S) for future in futures]
+
+
+def test_idle_device_calls_at_once(doubler):
+    assert doubler.ask(21).result(LIMIT_S) == 42
+    assert doubler.batches == [[21]]
+
+
+def test_what_gathered_while_the_device_was_busy_is_the_next_batch(doubler):
+    assert results(doubler.gather([1, 2, 3, 4, 5, 6])) == [2, 4, 6, 8, 10, 12]
+    assert doubler.batches == [[0], [1, 2, 3, 4], [5, 6]]
+
+
+def test_failed_call_answers_every_member(doubler):
+    doubler.error = ValueError("broken")
+    for future in doubler.gather([1, 2, 3]):
+        with pytest.raises(ValueError, match="broken"):
+            future.result(LIMIT_S)
+
+    assert doubler.ask(1).exception(LIMIT_S) is doubler.error
+    doubler.error = None
+    assert doubler.ask(1).result(LIMIT_S) == 2
+
+
+def test_failures_of_the_device_are_told_from_what_it_was_given(doubler):
+    """A broken GPU ends the worker; a request that cannot be decoded must not."""
+    for error, failures in (
+        (RuntimeError("CUDA failed with error unspecified launch failure"), 1),
+        (RuntimeError("cuBLAS failed with status CUBLAS_STATUS_EXECUTION_FAILED"), 2),
+        (ValueError("the prompt is too long"), 0),
+        (RuntimeError("CUDA failed with error an illegal memory access was encountered"), 1),
+    ):
+        doubler.error = error
+        assert doubler.ask(1).exception(LIMIT_S) is error
+        assert until(lambda count=failures: doubler.device.failures == count)
+    doubler.error = None
+    assert doubler.ask(1).result(LIMIT_S) == 2
+    assert doubler.device.failures == 0
+
+
+def test_full_memory_halves_the_batch_and_is_remembered(doubler):
+    doubler.memory = 1
+    assert results(doubler.gather([1, 2, 3, 4])) == [2, 4, 6, 8]
+    assert [len(batch) for batch in doubler.batches] == [1, 4, 2, 1, 1, 2, 1, 1]
+
+    doubler.batches.clear()
+    assert results(doubler.gather([1, 2])) == [2, 4]
+    assert [len(batch) for batch in doubler.batches] == [1, 1, 1]
+
+
+def test_memory_too_small_for_one_is_an_error(doubler):
+    doubler.memory = 0
+    with pytest.raises(RuntimeError, match="out of memory"):
+        doubler.ask(1).result(LIMIT_S)
+
+
+def test_cancelled_operation_takes_no_place_in_a_batch(doubler):
+    before = metrics.DROPPED_OPERATIONS._value.get()
+    gone = Cancellation()
+    doubler.go.clear()
+    first = doubler.ask(0)
+    assert until(lambda: doubler.batches)
+    left, stays = doubler.ask(1, gone), doubler.ask(2)
+    assert until(lambda: doubler.device.waiting == 2)
+
+    gone.cancel()
+    doubler.go.set()
+
+    assert results([first, stays]) == [0, 4]
+    with pytest.raises(ClientGone):
+        left.result(LIMIT_S)
+    assert doubler.batches == [[0], [2]]
+    assert metrics.DROPPED_OPERATIONS._value.get() == before + 1
+
+
+def test_too_few_results_are_never_paired(doubler):
+    doubler.device._calls[Kind.ENCODE] = lambda batch: [1] * (len(batch) - 1)
+
+    with pytest.raises(RuntimeError, match="This is a bug"):
+        doubler.ask(1).result(LIMIT_S)
+
+
+def test_call_that_hangs_is_seen(doubler):
+    assert doubler.device.longest_call_s() == 0
+    doubler.go.clear()
+    doubler.ask(1)
+
+    assert until(lambda: doubler.device.longest_call_s() > 0.1)
+    doubler.go.set()
+    assert until(lambda: doubler.device.longest_call_s() == 0)
+
+
+def test_closed_device_leaves_nobody_waiting():
+    doubler = Doubler()
+    doubler.go.clear()
+    doubler.ask(0)
+    assert until(lambda: doubler.batches)
+    waiting = doubler.ask(1)
+    assert until(lambda: doubler.device.waiting == 1)
+
+    threading.Timer(0.2, doubler.go.set).start()
+    doubler.device.close()
+
+    with pytest.raises(EngineFailed):
+        waiting.result(LIMIT_S)
+    with pytest.raises(EngineFailed):
+        doubler.ask(2).result(LIMIT_S)
+
+
+def test_replicas_call_side_by_side():
+    doubler = Doubler(threads=2, max_batch=1)
+    doubler.go.clear()
+    asked = [doubler.ask(number) for number in range(3)]
+
+    assert until(lambda: len(doubler.batches) == 2)
+    doubler.go.set()
+    assert results(asked) == [0, 2, 4]
+    doubler.device.close()
+
+
+class TestWatch:
+    """The engine looks at its device and gives the process up when only a new one helps."""
+
+    @pytest.fixture
+    def given_up(self, monkeypatch) -> list[str]:
+        monkeypatch.setattr("app.engine.engine.WATCH_EVERY_S", 0.02)
+        return []
+
+    def engine(self, doubler: Doubler, reasons: list[str]) -> Engine:
+        engine, model = held_engine(Config(device_call_limit_s=1), reasons.append)
+        model.device_threads = doubler.device
+        threading.Thread(target=engine._watch, daemon=True).start()
+        return engine
+
+    def test_call_that_hangs_ends_the_worker(self, doubler, given_up):
+        engine = self.engine(doubler, given_up)
+        doubler.go.clear()
+        doubler.ask(1)
+
+        assert until(lambda: given_up, 5)
+        assert "not returned for 1 s" in given_up[0]
+        assert engine.unready == given_up[0]
+
+    def test_failures_in_a_row_end_the_worker(self, doubler, given_up):
+        engine = self.engine(doubler, given_up)
+        doubler.error = RuntimeError("CUDA failed with error unspecified launch failure")
+        for _ in range(3):
+            assert engine.ready
+            assert doubler.ask(1).exception(LIMIT_S) is doubler.error
+
+        assert until(lambda: given_up, 5)
+        assert "failed 3 times in a row" in given_up[0]
+        assert not engine.ready
