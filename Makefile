@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PYTHON
 PY := .venv/bin/python
 
-.PHONY: run stop status test lint wer lock clean
+.PHONY: run stop status test lint wer bench lock clean
 
 run:      ## set up and serve until Ctrl-C
 	@deploy/setup.sh
@@ -31,6 +31,10 @@ lint:     ## style and types
 wer:      ## word error rate of the service beside plain faster-whisper's
 	@deploy/setup.sh test
 	@$(PY) -m tests.wer
+
+bench:    ## requests a second beside plain faster-whisper's
+	@deploy/setup.sh test
+	@$(PY) -m tests.bench $(BENCH)
 
 lock:     ## write the requirements files anew from their .in files
 	@deploy/setup.sh test

@@ -1,0 +1,270 @@
+"""Requests a second of this engine beside plain faster-whisper, in one run.
+
+    make bench                        every row; about half an hour on 2 cores
+    python -m tests.bench --levels 1 8 --rounds 3 --cases known
+
+Rows, on the same recordings (1 to 11 s) and options (beam 5, words, VAD):
+
+    loop     plain faster-whisper, one request after another, all cores on one window
+    usual    the same model under as many threads as there are clients
+    best     plain faster-whisper with one-thread decodes side by side, one for each core
+    engine   this engine
+
+Rounds of all rows alternate, so that a change of the machine's speed meets all of them; the
+table shows medians, and ratios taken round by round. Writes .run/bench.json and .run/bench.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import faster_whisper
+import matplotlib
+import numpy as np
+
+from app import metrics
+from app.config import ROOT, Config
+from app.engine.cancellation import Cancellation
+from app.engine.model import Model
+from app.engine.options import DecodeOptions
+from tests import models
+from tests.recordings import SAMPLE_RATE, recordings
+
+LEVELS = (1, 2, 4, 8, 16, 32)
+CORES = len(os.sched_getaffinity(0))
+# case -> model, known language
+CASES = {"known": ("tiny.en", "en"), "detected": ("base", None)}
+CELLS = (
+    "requests_per_s", "audio_s_per_s", "p50_s", "p95_s", "p99_s", "busy_share", "batch",
+    "ratio_to_best",
+)  # fmt: skip
+Decode = Callable[[np.ndarray, str | None], str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row's round: so many requests by so many clients."""
+
+    row: str
+    level: int
+    elapsed_s: float
+    requests: int
+    audio_s: float
+    latencies_s: tuple[float, ...]
+    texts: tuple[str, ...]
+    busy_share: float | None
+    batch: float | None
+
+    @property
+    def rate(self) -> float:
+        return self.requests / self.elapsed_s
+
+
+def clips() -> list[np.ndarray]:
+    """Speech of 1 to 11 s."""
+    short = [one for one in recordings() if one.text and 1 <= one.seconds <= 11]
+    return [one.waveform() for one in short if one.language == "en"]
+
+
+def plain(folder: Path, workers: int, threads: int) -> Decode:
+    """faster-whisper itself."""
+    model = faster_whisper.WhisperModel(
+        str(folder), "auto", compute_type="int8", num_workers=workers, cpu_threads=threads
+    )
+    config = Config()
+
+    def decode(waveform: np.ndarray, language: str | None) -> str:
+        segments, _ = model.transcribe(
+            waveform,
+            language=language,
+            beam_size=config.beam_size,
+            word_timestamps=True,
+            temperature=list(config.temperature),
+            condition_on_previous_text=False,
+            vad_filter=True,
+            vad_parameters={
+                "min_silence_duration_ms": config.vad_min_silence_duration_ms,
+                "max_speech_duration_s": config.vad_max_speech_duration_s,
+            },
+        )
+        return "".join(segment.text for segment in segments)
+
+    return decode
+
+
+def engine(folder: Path, name: str) -> Decode:
+    """This engine, with as many slots as there are cores."""
+    config = Config(
+        model_size=str(folder), model_name=name, workers=1,
+        max_concurrent_transcriptions=max(2, CORES),
+    )  # fmt: skip
+    model = Model(config)
+
+    def decode(waveform: np.ndarray, language: str | None) -> str:
+        options = DecodeOptions(language=language, word_timestamps=True)
+        return model.transcribe(waveform, options, Cancellation()).text
+
+    return decode
+
+
+def measure(row: str, decode: Decode, language: str | None, level: int, n: int) -> Measured:
+    """Have so many clients make n requests together, each its next one when it has an answer."""
+    chosen = [clip for _, clip in zip(range(n), CLIPS * n, strict=False)]
+    latencies: list[float] = []
+    busy, calls, windows = device_figures()
+
+    def ask(clip: np.ndarray) -> str:
+        began = time.monotonic()
+        text = decode(clip, language)
+        latencies.append(time.monotonic() - began)
+        return text.strip()
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(1 if row == "loop" else level) as pool:
+        texts = tuple(pool.map(ask, chosen))
+    elapsed = time.monotonic() - began
+    after = device_figures()
+    ours = row == "engine"
+    return Measured(
+        row, level, elapsed, n, sum(clip.size for clip in chosen) / SAMPLE_RATE,
+        tuple(latencies), texts,
+        (after[0] - busy) / elapsed if ours else None,
+        (after[2] - windows) / max(1, after[1] - calls) if ours else None,
+    )  # fmt: skip
+
+
+def device_figures() -> tuple[float, float, float]:
+    """Busy seconds, generate calls and the windows in them, so far."""
+    generate = metrics.BATCH_SIZE.labels("generate")
+    calls = sum(bucket.get() for bucket in generate._buckets)
+    return metrics.DEVICE_BUSY_SECONDS._value.get(), calls, generate._sum.get()
+
+
+def percentile(values: list[float], share: float) -> float:
+    return float(np.percentile(values, 100 * share))
+
+
+def run_case(case: str, levels: list[int], rounds: int) -> list[Measured]:
+    """All rows at all levels, round by round."""
+    name, language = CASES[case]
+    folder = models.tiny_en() if name == "tiny.en" else models.base()
+    rows = {
+        "loop": plain(folder, 1, CORES),
+        "usual": plain(folder, 1, CORES),
+        "best": plain(folder, CORES, 1),
+        "engine": engine(folder, name),
+    }
+    for decode in rows.values():
+        decode(CLIPS[0], language)
+    measured = []
+    for level in levels:
+        for _ in range(rounds):
+            for row, decode in rows.items():
+                measured.append(measure(row, decode, language, level, max(8, level)))
+    return measured
+
+
+def show(case: str, measured: list[Measured]) -> list[dict[str, object]]:
+    """Print one case's table; returns its lines."""
+    name, language = CASES[case]
+    print(f"\nWhisper {name}, int8, language {'known' if language else 'detected'}")
+    head = ("clients", "row", "req/s", "audio s/s", "p50", "p95", "p99", "busy", "batch", "vs best")
+    print(("{:>8} {:8}" + "{:>10}" * 8).format(*head))
+    lines = []
+    for level in sorted({one.level for one in measured}):
+        at = [one for one in measured if one.level == level]
+        best = [one.rate for one in at if one.row == "best"]
+        for row in ("loop", "usual", "best", "engine"):
+            runs = [one for one in at if one.row == row]
+            waits = [latency for one in runs for latency in one.latencies_s]
+            line = {
+                "case": case, "clients": level, "row": row,
+                "requests_per_s": statistics.median(one.rate for one in runs),
+                "audio_s_per_s": statistics.median(one.audio_s / one.elapsed_s for one in runs),
+                **{f"p{n}_s": percentile(waits, n / 100) for n in (50, 95, 99)},
+                "busy_share": runs[0].busy_share and statistics.median(
+                    one.busy_share or 0 for one in runs),
+                "batch": runs[0].batch and statistics.median(one.batch or 0 for one in runs),
+                "ratio_to_best": statistics.median(
+                    one.rate / other for one, other in zip(runs, best, strict=True)),
+            }  # fmt: skip
+            lines.append(line)
+            cells = [line[name] for name in CELLS]
+            shown = ["-" if cell is None else f"{cell:.2f}" for cell in cells]
+            print(("{:>8} {:8}" + "{:>10}" * 8).format(level, row, *shown))
+    texts = {one.row: one.texts for one in measured if one.level == max(o.level for o in measured)}
+    same = sum(ours == theirs for ours, theirs in zip(texts["engine"], texts["best"], strict=True))
+    print(f"The engine's text is plain faster-whisper's in {same} of {len(texts['best'])}.")
+    return lines
+
+
+def plot(lines: list[dict[str, object]], target: Path) -> None:
+    """Requests a second over clients, a picture a case."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    cases = list(dict.fromkeys(str(line["case"]) for line in lines))
+    figure, axes = pyplot.subplots(1, len(cases), figsize=(6 * len(cases), 4), squeeze=False)
+    for axis, case in zip(axes[0], cases, strict=True):
+        for row in ("loop", "usual", "best", "engine"):
+            chosen = [line for line in lines if (line["case"], line["row"]) == (case, row)]
+            axis.plot(
+                [line["clients"] for line in chosen],
+                [line["requests_per_s"] for line in chosen],
+                marker="o", label=row,
+            )  # fmt: skip
+        axis.set(title=f"language {case}", xlabel="clients", ylabel="requests/s", xscale="log")
+        axis.set_ylim(bottom=0)
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(target, dpi=120)
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on."""
+    git = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    )
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": CORES,
+        "python": platform.python_version(),
+        "revision": git.stdout.strip(),
+        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+CLIPS = clips()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--levels", type=int, nargs="+", default=list(LEVELS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    chosen = parser.parse_args()
+    about = machine()
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
+    lines, runs = [], []
+    for case in chosen.cases:
+        measured = run_case(case, chosen.levels, chosen.rounds)
+        lines += show(case, measured)
+        runs += [asdict(one) | {"texts": None} for one in measured]
+    folder = ROOT / ".run"
+    result = {"machine": about, "lines": lines, "runs": runs}
+    (folder / "bench.json").write_text(json.dumps(result, indent=1))
+    plot(lines, folder / "bench.png")
+
+
+if __name__ == "__main__":
+    main()
