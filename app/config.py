@@ -131,6 +131,12 @@ class Config:
     )  # fmt: skip
 
     # --- decoding ----------------------------------------------------------------------------
+    encoder_window: str = setting(
+        "full",
+        "`full`: the encoder sees 30 s, as Whisper was trained. `adaptive`: little more than the "
+        "sound, much cheaper for short windows; other words of the same quality.",
+        choices=("full", "adaptive"),
+    )
     beam_size: int = setting(5, "Hypotheses kept at temperature 0.", minimum=1, maximum=64)
     best_of: int = setting(5, "Samples drawn above temperature 0.", minimum=1, maximum=64)
     temperature: tuple[float, ...] = setting(

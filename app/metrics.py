@@ -49,6 +49,9 @@ DEVICE_BUSY_SECONDS = Counter(
 WINDOWS_ENCODED = Counter(
     "transcription_windows_encoded", "How many windows went through the encoder?"
 )
+WINDOWS_REDONE = Counter(
+    "transcription_windows_redone", "How many short encoder windows had to be done again in full?"
+)
 DROPPED_OPERATIONS = Counter(
     "transcription_dropped_operations", "How many calls were saved because the client had left?"
 )

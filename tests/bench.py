@@ -9,6 +9,7 @@ Rows, on the same recordings (1 to 11 s) and options (beam 5, words, VAD):
     usual    the same model under as many threads as there are clients
     best     plain faster-whisper with one-thread decodes side by side, one for each core
     engine   this engine
+    adaptive the same with ENCODER_WINDOW=adaptive
 
 Rounds of all rows alternate, so that a change of the machine's speed meets all of them; the
 table shows medians, and ratios taken round by round. Writes .run/bench.json and .run/bench.png.
@@ -44,6 +45,7 @@ LEVELS = (1, 2, 4, 8, 16, 32)
 CORES = len(os.sched_getaffinity(0))
 # case -> model, known language
 CASES = {"known": ("tiny.en", "en"), "detected": ("base", None)}
+ROWS = ("loop", "usual", "best", "engine", "adaptive")
 CELLS = (
     "requests_per_s", "audio_s_per_s", "p50_s", "p95_s", "p99_s", "busy_share", "batch",
     "ratio_to_best",
@@ -102,10 +104,10 @@ def plain(folder: Path, workers: int, threads: int) -> Decode:
     return decode
 
 
-def engine(folder: Path, name: str) -> Decode:
+def engine(folder: Path, name: str, encoder_window: str) -> Decode:
     """This engine, with as many slots as there are cores."""
     config = Config(
-        model_size=str(folder), model_name=name, workers=1,
+        model_size=str(folder), model_name=name, workers=1, encoder_window=encoder_window,
         max_concurrent_transcriptions=max(2, CORES),
     )  # fmt: skip
     model = Model(config)
@@ -134,7 +136,7 @@ def measure(row: str, decode: Decode, language: str | None, level: int, n: int) 
         texts = tuple(pool.map(ask, chosen))
     elapsed = time.monotonic() - began
     after = device_figures()
-    ours = row == "engine"
+    ours = row in ("engine", "adaptive")
     return Measured(
         row, level, elapsed, n, sum(clip.size for clip in chosen) / SAMPLE_RATE,
         tuple(latencies), texts,
@@ -162,7 +164,8 @@ def run_case(case: str, levels: list[int], rounds: int) -> list[Measured]:
         "loop": plain(folder, 1, CORES),
         "usual": plain(folder, 1, CORES),
         "best": plain(folder, CORES, 1),
-        "engine": engine(folder, name),
+        "engine": engine(folder, name, "full"),
+        "adaptive": engine(folder, name, "adaptive"),
     }
     for decode in rows.values():
         decode(CLIPS[0], language)
@@ -170,7 +173,7 @@ def run_case(case: str, levels: list[int], rounds: int) -> list[Measured]:
     for level in levels:
         for _ in range(rounds):
             for row, decode in rows.items():
-                measured.append(measure(row, decode, language, level, max(8, level)))
+                measured.append(measure(row, decode, language, level, max(16, 2 * level)))
     return measured
 
 
@@ -179,12 +182,12 @@ def show(case: str, measured: list[Measured]) -> list[dict[str, object]]:
     name, language = CASES[case]
     print(f"\nWhisper {name}, int8, language {'known' if language else 'detected'}")
     head = ("clients", "row", "req/s", "audio s/s", "p50", "p95", "p99", "busy", "batch", "vs best")
-    print(("{:>8} {:8}" + "{:>10}" * 8).format(*head))
+    print(("{:>8} {:9}" + "{:>10}" * 8).format(*head))
     lines = []
     for level in sorted({one.level for one in measured}):
         at = [one for one in measured if one.level == level]
         best = [one.rate for one in at if one.row == "best"]
-        for row in ("loop", "usual", "best", "engine"):
+        for row in ROWS:
             runs = [one for one in at if one.row == row]
             waits = [latency for one in runs for latency in one.latencies_s]
             line = {
@@ -201,7 +204,7 @@ def show(case: str, measured: list[Measured]) -> list[dict[str, object]]:
             lines.append(line)
             cells = [line[name] for name in CELLS]
             shown = ["-" if cell is None else f"{cell:.2f}" for cell in cells]
-            print(("{:>8} {:8}" + "{:>10}" * 8).format(level, row, *shown))
+            print(("{:>8} {:9}" + "{:>10}" * 8).format(level, row, *shown))
     texts = {one.row: one.texts for one in measured if one.level == max(o.level for o in measured)}
     same = sum(ours == theirs for ours, theirs in zip(texts["engine"], texts["best"], strict=True))
     print(f"The engine's text is plain faster-whisper's in {same} of {len(texts['best'])}.")
@@ -216,7 +219,7 @@ def plot(lines: list[dict[str, object]], target: Path) -> None:
     cases = list(dict.fromkeys(str(line["case"]) for line in lines))
     figure, axes = pyplot.subplots(1, len(cases), figsize=(6 * len(cases), 4), squeeze=False)
     for axis, case in zip(axes[0], cases, strict=True):
-        for row in ("loop", "usual", "best", "engine"):
+        for row in ROWS:
             chosen = [line for line in lines if (line["case"], line["row"]) == (case, row)]
             axis.plot(
                 [line["clients"] for line in chosen],

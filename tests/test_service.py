@@ -346,6 +346,7 @@ def test_queue_in_the_balancer_waits_when_not_failing_fast(tmp_path):
         "WORKERS": "1",
         "MAX_CONCURRENT_TRANSCRIPTIONS": "1",
         "FAIL_FAST_WHEN_BUSY": "false",
+        "QUEUE_TIMEOUT_S": "120",
     }
     with Stack.started(tmp_path, **settings) as queued:
         answers: list[int] = []

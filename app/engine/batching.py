@@ -13,11 +13,13 @@ from typing import Any
 
 import ctranslate2
 import numpy as np
+import tokenizers
 
 from app import metrics
 from app.engine.admission import Tier
 from app.engine.cancellation import Cancellation
 from app.engine.device import Call, Device
+from app.engine.encoder_window import encoder_frames, is_suspicious
 from app.engine.operations import Kind, Operation
 
 
@@ -55,6 +57,11 @@ class Window:
     def __init__(self, features: np.ndarray) -> None:
         self.features = features
         self.encoded: Encoded | None = None
+        filled = np.flatnonzero(features.any(axis=0))
+        # Frames up to the last that holds sound; behind it is padding.
+        self.sound_frames = int(filled[-1]) + 1 if filled.size else 0
+        # Frames the encoder sees.
+        self.frames = features.shape[1]
 
 
 class SharedDevice:
@@ -62,23 +69,29 @@ class SharedDevice:
 
     Args:
         model: the real one.
-        start_token: `<|startoftranscript|>`, whose place a call's prompts must share.
-        no_timestamps_token: `<|notimestamps|>`, which all of a call's prompts have or none.
+        tokenizer: its tokenizer, for the special tokens that decide which windows may share.
         threads: calls at a time.
         max_batch: the most windows of one call.
+        adaptive: encode little more than a window's sound, see `encoder_window`.
     """
 
     def __init__(
         self,
         model: ctranslate2.models.Whisper,
-        start_token: int,
-        no_timestamps_token: int,
+        tokenizer: tokenizers.Tokenizer,
         threads: int,
         max_batch: int,
+        adaptive: bool,
     ) -> None:
         self.model = model
-        self.start_token = start_token
-        self.no_timestamps_token = no_timestamps_token
+        self.decode = tokenizer.decode
+        # Its place is one for all prompts of a call.
+        self.start_token = special(tokenizer, "<|startoftranscript|>")
+        # All prompts of a call have it, or none.
+        self.no_timestamps_token = special(tokenizer, "<|notimestamps|>")
+        # Words are the tokens below it.
+        self.end_token = special(tokenizer, "<|endoftext|>")
+        self.adaptive = adaptive
         calls: dict[Kind, Call] = {
             Kind.ENCODE: self._encode,
             Kind.DETECT_LANGUAGE: self._detect_language,
@@ -110,6 +123,14 @@ class SharedDevice:
                 gather(windows), list(start_sequence), list(tokens), list(frames), **options
             )
         )
+
+
+def special(tokenizer: tokenizers.Tokenizer, text: str) -> int:
+    """A special token's number."""
+    number = tokenizer.token_to_id(text)
+    if number is None:
+        raise ValueError(f"tokenizer.json has no {text}; it is not Whisper's")
+    return number
 
 
 def gather(windows: Sequence[Encoded]) -> ctranslate2.StorageView:
@@ -160,14 +181,14 @@ class SharedModel:
         """Note a window of features, shape (1, n_mels, n_frames)."""
         frames = np.array(features)[0]  # a copy: the view's memory is faster-whisper's
         if self._last is None or not np.array_equal(self._last.features, frames):
-            self._last = Window(frames)
+            self._last = self._window(frames)
         return self._last
 
     def detect_language(self, window: Window) -> list[list[tuple[str, float]]]:
         """The languages' probabilities, as `[[("<|en|>", 0.9), …]]`."""
         decoded = self._as_decoded(window)
         self._last = decoded
-        return [self._run(Kind.DETECT_LANGUAGE, None, self._encoded(decoded))]
+        return [self._run(Kind.DETECT_LANGUAGE, decoded.frames, self._encoded(decoded))]
 
     def generate(self, window: Window, prompts: list[list[int]], **options: Any) -> list[Any]:
         """CTranslate2's results for one window, one prompt."""
@@ -177,7 +198,21 @@ class SharedModel:
         start = prompt.index(self._shared.start_token)
         timestamps = self._shared.no_timestamps_token not in prompt[start:]
         key = (start, timestamps, freeze(options))
-        return [self._run(Kind.GENERATE, key, (self._encoded(window), prompt), options)]
+        result = self._run(Kind.GENERATE, (window.frames, key), self._job(window, prompt), options)
+        if window.frames < window.features.shape[1] and self._is_suspicious(result, window):
+            metrics.WINDOWS_REDONE.inc()
+            window.frames, window.encoded = window.features.shape[1], None
+            full = (window.frames, key)
+            result = self._run(Kind.GENERATE, full, self._job(window, prompt), options)
+        return [result]
+
+    def _job(self, window: Window, prompt: list[int]) -> tuple[Encoded, list[int]]:
+        return self._encoded(window), prompt
+
+    def _is_suspicious(self, result: Any, window: Window) -> bool:
+        words = [token for token in result.sequences_ids[0] if token < self._shared.end_token]
+        text = self._shared.decode(words).strip()
+        return is_suspicious(result, text, len(words), window.sound_frames)
 
     def align(
         self,
@@ -190,7 +225,7 @@ class SharedModel:
         """The tokens' times in one window."""
         (tokens,) = text_tokens
         frames = num_frames if isinstance(num_frames, int) else num_frames[0]
-        key = (tuple(start_sequence), freeze(options))
+        key = (window.frames, tuple(start_sequence), freeze(options))
         shared = (start_sequence, options)
         return [self._run(Kind.ALIGN, key, (self._encoded(window), tokens, frames), shared)]
 
@@ -201,17 +236,22 @@ class SharedModel:
         which would make two encodings of one window. A window that is full to its last frame
         is decoded as it is.
         """
-        filled = np.flatnonzero(window.features.any(axis=0))
-        if filled.size == 0 or filled[-1] == window.features.shape[1] - 1:
+        if window.sound_frames in (0, window.features.shape[1]):
             return window
         features = window.features.copy()
-        features[:, filled[-1]] = 0.0
-        return Window(features)
+        features[:, window.sound_frames - 1] = 0.0
+        return self._window(features)
+
+    def _window(self, features: np.ndarray) -> Window:
+        window = Window(features)
+        if self._shared.adaptive:
+            window.frames = min(window.frames, encoder_frames(window.sound_frames))
+        return window
 
     def _encoded(self, window: Window) -> Encoded:
         if window.encoded is None:
-            shape = window.features.shape
-            window.encoded = self._run(Kind.ENCODE, shape, window.features)
+            features = window.features[:, : window.frames]
+            window.encoded = self._run(Kind.ENCODE, features.shape, features)
         return window.encoded
 
     def _run(self, kind: Kind, key: Hashable, payload: Any, shared: Any = None) -> Any:

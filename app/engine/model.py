@@ -73,13 +73,12 @@ class Model:
                 "choose another MODEL_SIZE, DEVICE or COMPUTE_TYPE."
             ) from error
 
-        tokenizer = self._whisper.hf_tokenizer
         self._shared = SharedDevice(
             self._whisper.model,
-            tokenizer.token_to_id("<|startoftranscript|>"),
-            tokenizer.token_to_id("<|notimestamps|>"),
+            self._whisper.hf_tokenizer,
             threads=self.replicas,
             max_batch=max_batch or (config.max_batch_size if self.device == "cuda" else 1),
+            adaptive=config.encoder_window == "adaptive",
         )
 
     @property
