@@ -15,9 +15,9 @@ class ClientWatch:
     """Watches the sockets of all requests in progress from one thread.
 
     Request threads call `watching`; the watch's own thread sleeps in epoll and cancels the
-    request whose peer has shut its side of the connection. The lock guards the table, and is
-    held while a request is cancelled, so that a socket which a finished request gave back and
-    another took over is never mistaken for the first.
+    request whose peer has shut its side of the connection. The lock guards the table. An event
+    may be older than the request that now has its socket's number, so the socket is asked once
+    more under the lock.
 
     HTTP asks nothing that makes a client close its sending side early; proxies that do close it
     (HAProxy's `abortonclose`) mean the same by it.
@@ -56,5 +56,12 @@ class ClientWatch:
             for number, _ in self._epoll.poll():
                 with self._lock:
                     cancellation = self._watched.get(number)
-                    if cancellation is not None:
+                    if cancellation is not None and has_left(number):
                         cancellation.cancel()
+
+
+def has_left(number: int) -> bool:
+    """Whether the peer of this socket has shut its side, as of now."""
+    poll = select.poll()
+    poll.register(number, select.POLLRDHUP)
+    return bool(poll.poll(0))
