@@ -61,6 +61,12 @@ def post_worker_init(worker: Any) -> None:
     signal.signal(signal.SIGTERM, drain)
 
 
+def worker_exit(server: Any, worker: Any) -> None:
+    """The last thing a worker says: whom it leaves unanswered when its time is up."""
+    if worker.wsgi is not None and (left := worker.wsgi.engine.drain(0)):
+        worker.log.warning("stopped with %d requests unanswered", left)
+
+
 def child_exit(server: Any, worker: Any) -> None:
     """A worker that ends takes its port with it: the balancer sees a refused connection, not a
     worker that loads, and Supervisor starts a fresh one."""

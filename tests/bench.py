@@ -39,6 +39,7 @@ from app.engine.cancellation import Cancellation
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from tests import models
+from tests import plain as plain_whisper
 from tests.recordings import SAMPLE_RATE, recordings
 
 LEVELS = (1, 2, 4, 8, 16, 32)
@@ -83,23 +84,10 @@ def plain(folder: Path, workers: int, threads: int) -> Decode:
     model = faster_whisper.WhisperModel(
         str(folder), "auto", compute_type="int8", num_workers=workers, cpu_threads=threads
     )
-    config = Config()
 
     def decode(waveform: np.ndarray, language: str | None) -> str:
-        segments, _ = model.transcribe(
-            waveform,
-            language=language,
-            beam_size=config.beam_size,
-            word_timestamps=True,
-            temperature=list(config.temperature),
-            condition_on_previous_text=False,
-            vad_filter=True,
-            vad_parameters={
-                "min_silence_duration_ms": config.vad_min_silence_duration_ms,
-                "max_speech_duration_s": config.vad_max_speech_duration_s,
-            },
-        )
-        return "".join(segment.text for segment in segments)
+        options = DecodeOptions(language=language, word_timestamps=True)
+        return plain_whisper.text(model, waveform, options)
 
     return decode
 

@@ -17,6 +17,7 @@ from app.engine.model import Model
 from app.engine.options import DecodeOptions, SpeechOptions
 from app.errors import ClientGone, InvalidRequest
 from tests import models
+from tests import plain as plain_whisper
 from tests.recordings import recording, speech
 
 ENGLISH = [one for one in speech() if one.language == "en" and one.seconds < 60]
@@ -37,24 +38,7 @@ def plain_base():
 def assert_same(engine: Engine, plain, waveform: np.ndarray, options: DecodeOptions) -> None:
     """Text, times, tokens and scores are those of one plain call for this request alone."""
     found = engine.transcribe(waveform, options, Cancellation())
-    speech_options = options.speech
-    segments, info = plain.transcribe(
-        waveform,
-        task=options.task,
-        language=options.language,
-        initial_prompt=options.prompt,
-        hotwords=options.hotwords,
-        word_timestamps=options.word_timestamps,
-        temperature=list(options.temperatures),
-        condition_on_previous_text=False,
-        vad_filter=speech_options.enabled,
-        vad_parameters={
-            "threshold": speech_options.threshold,
-            "min_silence_duration_ms": speech_options.min_silence_duration_ms,
-            "max_speech_duration_s": speech_options.max_speech_duration_s,
-        },
-    )
-    expected = list(segments)
+    expected, info = plain_whisper.transcribe(plain, waveform, options)
 
     assert [one.text for one in found.segments] == [one.text for one in expected]
     assert [list(one.tokens) for one in found.segments] == [one.tokens for one in expected]

@@ -18,6 +18,7 @@ from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from app.engine.results import Transcript
 from tests import models
+from tests.plain import transcribe
 from tests.recordings import Recording, long_recording, recording, recordings
 
 SHORT = [one for one in recordings() if one.kind != "invalid" and one.seconds < 60]
@@ -44,27 +45,6 @@ def answers(model: Model, requests: list[tuple[Recording, DecodeOptions]], compa
             for n, (one, options) in enumerate(requests)
         ]  # fmt: skip
         return [future.result() for future in futures]
-
-
-def alone(plain: faster_whisper.WhisperModel, one: Recording, options: DecodeOptions, beam: int):
-    """faster-whisper's own answer."""
-    config = Config()
-    segments, info = plain.transcribe(
-        one.waveform(),
-        task=options.task,
-        language=options.language,
-        beam_size=beam,
-        initial_prompt=options.prompt,
-        word_timestamps=options.word_timestamps,
-        temperature=[0.0],
-        condition_on_previous_text=False,
-        vad_filter=True,
-        vad_parameters={
-            "min_silence_duration_ms": config.vad_min_silence_duration_ms,
-            "max_speech_duration_s": config.vad_max_speech_duration_s,
-        },
-    )
-    return list(segments), info
 
 
 def differences(found: Transcript, expected: list, info, batched: bool) -> list[str]:
@@ -118,7 +98,11 @@ def test_english_in_company(compute_type, threads, max_batch, beam):
     wrong = {
         (one.name, options.prompt, options.word_timestamps): difference
         for (one, options), answer in zip(requests, found, strict=True)
-        if (difference := differences(answer, *alone(plain, one, options, beam), max_batch > 1))
+        if (
+            difference := differences(
+                answer, *transcribe(plain, one.waveform(), options, beam), max_batch > 1
+            )
+        )
     }
     assert wrong == {}
 
@@ -144,7 +128,7 @@ def test_languages_in_company():
     wrong = {
         (one.name, options): difference
         for (one, options), answer in zip(requests, found, strict=True)
-        if (difference := differences(answer, *alone(plain, one, options, 5), True))
+        if (difference := differences(answer, *transcribe(plain, one.waveform(), options), True))
     }
     assert wrong == {}
 

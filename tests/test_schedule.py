@@ -16,43 +16,60 @@ def waiting(kind: Kind, arrived: float = NOW, key: object = 0, tier: Tier = Tier
     return Operation(kind, key, None, None, tier, Cancellation(), arrived)
 
 
+def limits(n: int) -> dict[Kind, int]:
+    """The same limit for every kind of call."""
+    return dict.fromkeys(Kind, n)
+
+
 def test_nothing_waits():
-    assert next_batch([], 16, NOW) == []
+    assert next_batch([], limits(16), NOW) == []
 
 
 def test_all_that_may_share_a_call_share_it():
     operations = [waiting(Kind.ENCODE, NOW - number) for number in range(5)]
 
-    assert next_batch(operations, 16, NOW) == sorted(operations, key=lambda one: one.arrived)
+    assert next_batch(operations, limits(16), NOW) == sorted(
+        operations, key=lambda one: one.arrived
+    )
 
 
 def test_batch_has_its_limit_and_the_first_come_are_in_it():
     operations = [waiting(Kind.ENCODE, NOW - number) for number in range(20)]
 
-    batch = next_batch(operations, 16, NOW)
+    batch = next_batch(operations, limits(16), NOW)
 
     assert len(batch) == 16
     assert {one.arrived for one in batch} == {NOW - number for number in range(4, 20)}
 
 
+def test_each_kind_has_its_own_limit():
+    """A kind of call that ran out of memory is limited, the others are not."""
+    operations = [waiting(Kind.ENCODE) for _ in range(8)]
+
+    assert len(next_batch(operations, limits(8) | {Kind.ENCODE: 2}, NOW)) == 2
+    assert len(next_batch(operations, limits(8) | {Kind.ALIGN: 2}, NOW)) == 8
+
+
 def test_finishing_comes_before_starting():
     operations = [waiting(kind, NOW - kind) for kind in Kind]
 
-    assert [next_batch(operations[start:], 16, NOW)[0].kind for start in range(4)] == list(Kind)
+    assert [next_batch(operations[start:], limits(16), NOW)[0].kind for start in range(4)] == list(
+        Kind
+    )
 
 
 def test_different_keys_are_different_calls():
     first, second, third = (waiting(Kind.GENERATE, NOW - 3 + n, key=n % 2) for n in range(3))
 
-    assert next_batch([first, second, third], 16, NOW) == [first, third]
-    assert next_batch([second], 16, NOW) == [second]
+    assert next_batch([first, second, third], limits(16), NOW) == [first, third]
+    assert next_batch([second], limits(16), NOW) == [second]
 
 
 def test_realtime_comes_before_deferred_whatever_its_kind():
     deferred = waiting(Kind.ALIGN, NOW - 1, tier=Tier.DEFERRED)
     realtime = waiting(Kind.ENCODE)
 
-    assert next_batch([deferred, realtime], 16, NOW) == [realtime]
+    assert next_batch([deferred, realtime], limits(16), NOW) == [realtime]
 
 
 def test_deferred_work_shares_a_realtime_call():
@@ -60,15 +77,15 @@ def test_deferred_work_shares_a_realtime_call():
     deferred = waiting(Kind.ENCODE, NOW - 1, tier=Tier.DEFERRED)
     realtime = waiting(Kind.ENCODE)
 
-    assert next_batch([deferred, realtime], 16, NOW) == [realtime, deferred]
-    assert next_batch([deferred, realtime], 1, NOW) == [realtime]
+    assert next_batch([deferred, realtime], limits(16), NOW) == [realtime, deferred]
+    assert next_batch([deferred, realtime], limits(1), NOW) == [realtime]
 
 
 def test_old_deferred_work_is_not_starved():
     deferred = waiting(Kind.ENCODE, NOW - DEFERRED_PATIENCE_S, tier=Tier.DEFERRED)
     newcomer = waiting(Kind.ENCODE, NOW)
 
-    assert next_batch([newcomer, deferred], 1, NOW) == [deferred]
+    assert next_batch([newcomer, deferred], limits(1), NOW) == [deferred]
 
 
 def test_every_batch_is_of_one_kind_and_key_and_everything_is_served():
@@ -83,7 +100,7 @@ def test_every_batch_is_of_one_kind_and_key_and_everything_is_served():
     served = []
     while left:
         limit = dice.randint(1, 8)
-        batch = next_batch(left, limit, NOW)
+        batch = next_batch(left, limits(limit), NOW)
         assert 0 < len(batch) <= limit
         assert len({(one.kind, one.key) for one in batch}) == 1
         served += batch

@@ -27,6 +27,7 @@ from app.engine.cancellation import Cancellation
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from tests import models
+from tests import plain as plain_whisper
 from tests.client import TRANSCRIPTIONS
 from tests.recordings import Recording, speech
 from tests.stack import Stack
@@ -77,23 +78,9 @@ def through(url: str) -> Transcriber:
 def plain(folder: Path) -> Transcriber:
     """Transcribe with faster-whisper itself, with the service's default options."""
     model = faster_whisper.WhisperModel(str(folder), "cpu", compute_type="int8")
-    config = Config()
 
     def transcribe(one: Recording) -> str:
-        segments, _ = model.transcribe(
-            one.waveform(),
-            language=one.language,
-            beam_size=config.beam_size,
-            temperature=list(config.temperature),
-            condition_on_previous_text=config.condition_on_previous_text,
-            vad_filter=config.vad_filter,
-            vad_parameters={
-                "threshold": config.vad_filter_threshold,
-                "min_silence_duration_ms": config.vad_min_silence_duration_ms,
-                "max_speech_duration_s": config.vad_max_speech_duration_s,
-            },
-        )
-        return "".join(segment.text for segment in segments)
+        return plain_whisper.text(model, one.waveform(), DecodeOptions(language=one.language))
 
     return transcribe
 

@@ -109,9 +109,8 @@ class Device:
             while True:
                 self._drop_cancelled()
                 now = time.monotonic()
-                batch = next_batch(self._waiting, max(self._max_batch.values()), now)
+                batch = next_batch(self._waiting, self._max_batch, now)
                 if batch:
-                    batch = batch[: self._max_batch[batch[0].kind]]
                     for operation in batch:
                         self._waiting.remove(operation)
                         metrics.OPERATION_WAIT_SECONDS.labels(operation.kind.name.lower()).observe(
@@ -162,8 +161,8 @@ class Device:
         half = len(batch) // 2
         kind = batch[0].kind
         with self._work:
-            self._max_batch[kind] = max(1, min(self._max_batch[kind], half))
+            self._max_batch[kind] = min(self._max_batch[kind], half)
         metrics.OUT_OF_MEMORY.inc()
         logger.warning("out of memory with %d windows; at most %d from now on", len(batch), half)
-        for start in range(0, len(batch), max(1, half)):
-            self._call(batch[start : start + max(1, half)])
+        self._call(batch[:half])
+        self._call(batch[half:])

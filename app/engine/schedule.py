@@ -6,26 +6,28 @@ service adds no latency, a busy one batches by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from app.engine.admission import Tier
-from app.engine.operations import Operation
+from app.engine.operations import Kind, Operation
 
 # A deferred operation that has waited this long is as urgent as a realtime one; so deferred
 # work is slow under load and never stands still.
 DEFERRED_PATIENCE_S = 5.0
 
 
-def next_batch(waiting: Iterable[Operation], max_batch: int, now: float) -> list[Operation]:
+def next_batch(
+    waiting: Iterable[Operation], max_batch: Mapping[Kind, int], now: float
+) -> list[Operation]:
     """The most urgent operation and those that may share its call.
 
     Args:
         waiting: operations none of which is cancelled.
-        max_batch: the most operations of one call.
+        max_batch: the most operations of one call, by its kind.
         now: the clock's seconds, as in the operations' `arrived`.
 
     Returns:
-        At most `max_batch` operations of one kind and key, most urgent first; none when
+        Operations of one kind and key, no more than one call takes, most urgent first; none when
         nothing waits.
     """
     by_urgency = sorted(waiting, key=lambda operation: urgency(operation, now))
@@ -33,7 +35,7 @@ def next_batch(waiting: Iterable[Operation], max_batch: int, now: float) -> list
         return []
     first = by_urgency[0]
     sharing = (one for one in by_urgency if (one.kind, one.key) == (first.kind, first.key))
-    return [one for one, _ in zip(sharing, range(max_batch), strict=False)]
+    return [one for one, _ in zip(sharing, range(max_batch[first.kind]), strict=False)]
 
 
 def urgency(operation: Operation, now: float) -> tuple[bool, int, float]:
