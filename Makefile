@@ -5,7 +5,8 @@ PYTHON ?= python3
 export PYTHON
 PY := .venv/bin/python
 
-.PHONY: run stop status test lint wer bench lock clean
+.PHONY: run stop status test lint wer bench bench-gpu gpu-bundle \
+        endurance lock clean
 
 run:      ## set up and serve until Ctrl-C
 	@deploy/setup.sh
@@ -35,6 +36,18 @@ wer:      ## word error rate of the service beside plain faster-whisper's
 bench:    ## requests a second beside plain faster-whisper's
 	@deploy/setup.sh test
 	@$(PY) -m tests.bench $(BENCH)
+
+bench-gpu: ## speed, memory and words of batches on a GPU
+	@deploy/setup.sh test
+	@$(PY) -m tests.bench_gpu $(BENCH)
+
+gpu-bundle: ## all that bench-gpu needs on a machine without network, in .run/gpu-bundle
+	@deploy/setup.sh test
+	@tests/gpu_bundle.sh
+
+endurance: ## an hour of audio beside live windows, and clients that leave
+	@deploy/setup.sh test
+	@$(PY) -m tests.endurance
 
 lock:     ## write the requirements files anew from their .in files
 	@deploy/setup.sh test

@@ -82,12 +82,21 @@ class Config:
 
     # --- how many at once ------------------------------------------------------------------
     max_concurrent_transcriptions: int = setting(
-        2, "Requests one worker decodes at once (its slots); the balancer sends it no more.",
-        minimum=1, maximum=1024,
+        0,
+        "Requests one worker has inside at once (its slots); the balancer sends it no more. 0: "
+        "twice what its device decodes at once, so that the next batch gathers meanwhile: twice "
+        "`MAX_BATCH_SIZE` on a GPU, 2 for each of its cores on a CPU.",
+        minimum=0, maximum=1024,
     )  # fmt: skip
     max_batch_size: int = setting(
         16, "Windows of different requests that share one call on a GPU; a CPU takes one.",
         minimum=1, maximum=256,
+    )  # fmt: skip
+    gpu_streams: int = setting(
+        4,
+        "Calls at a time on a GPU, for windows that cannot share one, such as those with prompts "
+        "of another length; windows that can share still do.",
+        minimum=1, maximum=64,
     )  # fmt: skip
     realtime_reserved_slots: int = setting(
         1, "Slots of a worker that deferred requests may not take (they always keep one).",
@@ -137,6 +146,12 @@ class Config:
         "sound, much cheaper for short windows; other words of the same quality.",
         choices=("full", "adaptive"),
     )
+    long_audio: str = setting(
+        "chunked",
+        "How recordings over 30 s are decoded. `chunked`: in windows cut at pauses, side by side, "
+        "each on its own. `sequential`: one window after another, as faster-whisper does.",
+        choices=("chunked", "sequential"),
+    )
     beam_size: int = setting(5, "Hypotheses kept at temperature 0.", minimum=1, maximum=64)
     best_of: int = setting(5, "Samples drawn above temperature 0.", minimum=1, maximum=64)
     temperature: tuple[float, ...] = setting(
@@ -164,6 +179,12 @@ class Config:
     no_repeat_ngram_size: int = setting(
         0, "Forbid repeating token groups of this length; 0: off. 3 costs accuracy.",
         minimum=0, maximum=64,
+    )  # fmt: skip
+    prompt_step: int = setting(
+        1,
+        "Prompts are cut to multiples of so many tokens (their oldest words go), so that more of "
+        "them share a call on a GPU; 1: not at all. 16 is measured below.",
+        minimum=1, maximum=223,
     )  # fmt: skip
     condition_on_previous_text: bool = setting(
         False, "Show each window the text of the one before it."
@@ -268,9 +289,30 @@ class Config:
         return tuple(key for key in (self.api_token, *self.api_keys) if key)
 
     @property
+    def cores(self) -> int:
+        """The cores of one worker: its share of the machine's."""
+        return max(1, len(os.sched_getaffinity(0)) // self.workers)
+
+    @property
+    def replicas(self) -> int:
+        """Decodes side by side in one worker on a CPU.
+
+        One-thread decodes side by side do twice the requests of all cores on one, so each core
+        has its own, as far as there are slots to fill them.
+        """
+        return min(self.max_concurrent_transcriptions or self.cores, self.cores)
+
+    @property
+    def slots(self) -> int:
+        """Requests inside one worker at once. `auto` counts as a CPU: `make run` has named the
+        device by then."""
+        at_once = self.max_batch_size if self.device == "cuda" else self.replicas
+        return self.max_concurrent_transcriptions or 2 * at_once
+
+    @property
     def deferred_slots(self) -> int:
         """Slots that deferred requests may hold at once; never none, or they would starve."""
-        return max(1, self.max_concurrent_transcriptions - self.realtime_reserved_slots)
+        return max(1, self.slots - self.realtime_reserved_slots)
 
     @property
     def worker_ports(self) -> tuple[int, ...]:

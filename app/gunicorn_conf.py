@@ -23,13 +23,17 @@ try:
 except ConfigError as error:
     sys.exit(str(error))
 
+# GPUs are counted as nvidia-smi counts them, not fastest first.
+os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+# Freed memory goes back to the device when a call has ended; the other allocator keeps it.
+os.environ.setdefault("CT2_CUDA_ALLOCATOR", "cuda_malloc_async")
 if service.worker_gpu is not None:
     os.environ["CUDA_VISIBLE_DEVICES"] = service.worker_gpu
 
 bind = f"127.0.0.1:{service.worker_port}"
 workers = 1  # one model a process; Supervisor counts the processes
 worker_class = "gthread"
-threads = service.max_concurrent_transcriptions + service.max_queue_size + SPARE_THREADS
+threads = service.slots + service.max_queue_size + SPARE_THREADS
 preload_app = False  # CUDA does not survive a fork
 timeout = 30  # a process that stands still this long is killed; long requests do not count
 graceful_timeout = service.drain_timeout_s

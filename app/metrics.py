@@ -5,6 +5,8 @@ One worker is one process, so the library's own registry holds all there is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
@@ -23,7 +25,16 @@ REFUSED = Counter(
 CANCELLED = Counter(
     "transcription_cancelled", "How many clients left before their answer?", ["tier"]
 )
+AUDIO_RECEIVED_SECONDS = Counter(
+    "transcription_audio_received_seconds", "How much audio was decoded from uploads?", ["tier"]
+)
 AUDIO_SECONDS = Counter("transcription_audio_seconds", "How much audio was transcribed?", ["tier"])
+REAL_TIME_FACTOR = Histogram(
+    "transcription_real_time_factor",
+    "How long does an answer take, for each second of its audio (waiting included)?",
+    ["tier"],
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
 STAGE_SECONDS = Histogram(
     "transcription_stage_seconds",
     "Where does a successful request spend its time (receive, queue, decode, inference, total)?",
@@ -39,6 +50,12 @@ BATCH_SIZE = Histogram(
 OPERATION_WAIT_SECONDS = Histogram(
     "transcription_operation_wait_seconds",
     "How long does a window wait for the device before a call?",
+    ["kind"],
+    buckets=SECONDS,
+)
+DEVICE_CALL_SECONDS = Histogram(
+    "transcription_device_call_seconds",
+    "How long does a call on the device take?",
     ["kind"],
     buckets=SECONDS,
 )
@@ -61,6 +78,33 @@ OUT_OF_MEMORY = Counter(
 READY = Gauge("transcription_ready", "Could this worker transcribe now?")
 SLOTS_IN_USE = Gauge("transcription_slots_in_use", "How many requests are inside?")
 WAITING = Gauge("transcription_waiting", "How many requests wait for a slot?")
+GPU_MEMORY_BYTES = Gauge(
+    "transcription_gpu_memory_bytes",
+    "How full is the GPU's memory, all its users together?",
+    ["is"],
+)
+
+
+class Memory(Protocol):
+    """What is asked of a GPU's memory."""
+
+    @property
+    def used(self) -> int: ...
+
+    @property
+    def free(self) -> int: ...
+
+
+def watch_gpu_memory(read: Callable[[], Memory | None]) -> None:
+    """Read the memory whenever the metrics are asked for; 0 of everything where there is none."""
+    for kind in ("used", "free"):
+        GPU_MEMORY_BYTES.labels(kind).set_function(partial(bytes_of, read, kind))
+
+
+def bytes_of(read: Callable[[], Memory | None], kind: str) -> float:
+    """One figure of the memory."""
+    memory = read()
+    return float(getattr(memory, kind)) if memory else 0.0
 
 
 class Occupancy(Protocol):

@@ -64,6 +64,7 @@ class Pool:
             | {
                 "RUN_DIR": str(self.run_dir),
                 "PYTHON": sys.executable,
+                "MAX_CONCURRENT_TRANSCRIPTIONS": str(self.config.slots),
                 "POOL_QUEUE_SIZE": str(self.config.max_queue_size * self.config.workers),
                 "STOP_WAIT_S": str(self.config.drain_timeout_s + STOP_MARGIN_S),
                 "SERVICE_USER": pwd.getpwuid(os.geteuid()).pw_name,
@@ -99,15 +100,24 @@ class Pool:
             check_port(name, port, host)
 
     def with_model(self) -> Pool:
-        """The same pool with its model at hand: chosen, fetched and named by its folder."""
+        """The same pool with its model at hand and its device named."""
         prepared = subprocess.run(
             [sys.executable, "-m", "app.engine.files"],
             cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
         if prepared.returncode != 0:
             raise PoolError("The service was not started.")
-        name, folder = prepared.stdout.splitlines()[-2:]
-        return Pool(replace(self.config, model_name=name, model_size=folder))
+        name, folder, device, n_gpus = prepared.stdout.splitlines()[-4:]
+        all_gpus = tuple(map(str, range(int(n_gpus)))) if device == "cuda" else ()
+        return Pool(
+            replace(
+                self.config,
+                model_name=name,
+                model_size=folder,
+                device=device,
+                gpus=self.config.gpus or all_gpus,
+            )
+        )
 
     def render_balancer(self) -> None:
         """Write the balancer's configuration for this number of workers."""

@@ -24,6 +24,7 @@ class HeldModel:
     device = "cpu"
     gpus = 0
     replicas = 1
+    gpu_memory = None
     device_threads: Device
 
     def __init__(self) -> None:

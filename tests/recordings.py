@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,4 +162,44 @@ def long_recording(seconds: float = 240.0, pause_s: float = 0.8) -> LongRecordin
         parts += [samples, np.zeros(int(pause_s * SAMPLE_RATE), np.float32)]
         spans.append((at, at + samples.size / SAMPLE_RATE, str(sentence.text)))
         at += samples.size / SAMPLE_RATE + pause_s
+    return LongRecording(np.concatenate(parts), spans)
+
+
+def utterances() -> list[tuple[np.ndarray, str]]:
+    """Every English sentence at hand, once, each with its words."""
+    found: list[tuple[np.ndarray, str]] = []
+    for one in speech():
+        samples = one.waveform()
+        if one.language != "en" or any(one.text == text for _, text in found):
+            continue
+        for part in one.further.get("utterances", ()):
+            begin, end = (int(part[edge] * SAMPLE_RATE) for edge in ("start", "end"))
+            found.append((samples[begin:end], part["text"]))
+        if "utterances" not in one.further and "speech" not in one.further:
+            found.append((samples, str(one.text)))
+    return found
+
+
+def mixture(seed: int, pauses_s: Sequence[float], between: Sequence[str] = ()) -> LongRecording:
+    """All sentences at hand, many speakers, in random order.
+
+    Args:
+        pauses_s: silence after a sentence, drawn from these.
+        between: recordings without speech, pieces of which stand in some of the pauses.
+    """
+    dice = random.Random(seed)
+    others = [recording(name).waveform() for name in between]
+    sentences = utterances()
+    dice.shuffle(sentences)
+    parts: list[np.ndarray] = []
+    spans: list[tuple[float, float, str]] = []
+    at = 0
+    for samples, text in sentences:
+        spans.append((at / SAMPLE_RATE, (at + samples.size) / SAMPLE_RATE, text))
+        pause = np.zeros(int(dice.choice(pauses_s) * SAMPLE_RATE), np.float32)
+        new = [samples, pause]
+        if others and dice.random() < 0.15:
+            new.append(dice.choice(others)[: int(dice.uniform(3, 14) * SAMPLE_RATE)])
+        at += sum(part.size for part in new)
+        parts += new
     return LongRecording(np.concatenate(parts), spans)

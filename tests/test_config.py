@@ -33,8 +33,8 @@ def test_environment_wins_over_the_env_file(tmp_path):
     ("name", "text", "accepted"),
     [
         ("DEVICE", "gpu", "auto, cuda, cpu"),
-        ("MAX_CONCURRENT_TRANSCRIPTIONS", "0", "from 1 to 1024"),
-        ("MAX_CONCURRENT_TRANSCRIPTIONS", "two", "a whole number from 1"),
+        ("MAX_CONCURRENT_TRANSCRIPTIONS", "-1", "from 0 to 1024"),
+        ("MAX_CONCURRENT_TRANSCRIPTIONS", "two", "a whole number from 0"),
         ("FAIL_FAST_WHEN_BUSY", "maybe", "true or false"),
         ("TEMPERATURE", "0,2", "from 0 to 1"),
         ("TEMPERATURE", ",", "from 0 to 1"),
@@ -84,6 +84,27 @@ def test_environment_brings_back_the_same_settings():
     assert {each.name: getattr(again, each.name) for each in settings()} == {
         each.name: getattr(found, each.name) for each in settings()
     }
+
+
+def test_cores_are_dealt_to_workers_then_decodes(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(12)))
+
+    def dealt(**settings) -> tuple[int, int, int]:
+        config = Config(**settings)
+        return config.cores, config.replicas, config.slots
+
+    assert dealt(workers=1) == (12, 12, 24)
+    assert dealt(workers=3) == (4, 4, 8)
+    assert dealt(workers=50) == (1, 1, 2)
+    assert dealt(workers=1, max_concurrent_transcriptions=4) == (12, 4, 4)
+    assert dealt(workers=6, max_concurrent_transcriptions=9) == (2, 2, 9)
+
+
+def test_a_gpu_has_slots_for_two_batches():
+    """While one batch is on the device, the next one gathers."""
+    assert Config(device="cuda").slots == 32
+    assert Config(device="cuda", max_batch_size=4).slots == 8
+    assert Config(device="cuda", max_concurrent_transcriptions=5).slots == 5
 
 
 def test_deferred_requests_always_keep_a_slot():

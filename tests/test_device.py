@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,13 +24,13 @@ from tests.stack import until
 class Doubler:
     """A device whose encoder doubles numbers; held, failing or short of memory as told."""
 
-    def __init__(self, threads: int = 1, max_batch: int = 4) -> None:
+    def __init__(self, threads: int = 1, max_batch: int = 4, gathering: bool = False) -> None:
         self.batches: list[list[int]] = []
         self.go = threading.Event()
         self.go.set()
         self.error: Exception | None = None
         self.memory = 100
-        self.device = Device({Kind.ENCODE: self._encode}, threads, max_batch)
+        self.device = Device({Kind.ENCODE: self._encode}, threads, max_batch, gathering)
         self.requests = ThreadPoolExecutor(32)
 
     def _encode(self, batch: Sequence[Operation]) -> list[int]:
@@ -41,9 +42,16 @@ class Doubler:
             raise self.error
         return [2 * one.payload for one in batch]
 
-    def ask(self, number: int, cancellation: Cancellation | None = None, at: float = 0.0):
+    def ask(
+        self,
+        number: int,
+        cancellation: Cancellation | None = None,
+        at: float = 0.0,
+        key=0,
+        tier=Tier.REALTIME,
+    ):
         operation = Operation(
-            Kind.ENCODE, 0, number, None, Tier.REALTIME, cancellation or Cancellation(), at
+            Kind.ENCODE, key, number, None, tier, cancellation or Cancellation(), at
         )
         return self.requests.submit(self.device.run, operation)
 
@@ -176,6 +184,51 @@ def test_closed_device_leaves_nobody_waiting():
         waiting.result(LIMIT_S)
     with pytest.raises(EngineFailed):
         doubler.ask(2).result(LIMIT_S)
+
+
+def test_a_second_stream_takes_only_what_could_not_share():
+    """While a call is in progress its like gather for the next; others need not wait for it."""
+    streams = Doubler(threads=2, max_batch=4, gathering=True)
+    streams.go.clear()
+    first = streams.ask(0)
+    assert until(lambda: streams.batches == [[0]])
+    like = [streams.ask(number) for number in (1, 2)]
+    other = streams.ask(7, key=1)
+
+    assert until(lambda: streams.batches == [[0], [7]])
+    assert streams.device.waiting == 2
+    streams.go.set()
+    assert results([first, *like, other]) == [0, 2, 4, 14]
+    assert sorted(map(len, streams.batches)) == [1, 1, 2]
+    streams.device.close()
+
+
+def test_what_waits_for_a_call_is_seen_by_an_idle_stream():
+    """The thread whose call has ended takes something more urgent; another takes what waited."""
+    streams = Doubler(threads=2, max_batch=4, gathering=True)
+    asked = [streams.ask(number, key=number % 3) for number in range(60)]
+
+    assert results(asked) == [2 * number for number in range(60)]
+    streams.device.close()
+
+
+def test_deferred_work_lets_a_realtime_request_go_on(doubler, monkeypatch):
+    """Between two calls of a realtime request no deferred call slips in."""
+    monkeypatch.setattr("app.engine.device.COURTESY_S", 5)
+    doubler.go.clear()
+    first = doubler.ask(1)
+    assert until(lambda: doubler.batches == [[1]])
+    deferred = doubler.ask(9, at=time.monotonic(), tier=Tier.DEFERRED)
+    assert until(lambda: doubler.device.waiting == 1)
+    order = []
+    first.add_done_callback(lambda done: order.append(doubler.ask(2, key=1)))
+
+    doubler.go.set()
+
+    assert results([first]) == [2]
+    assert until(lambda: order)
+    assert results([*order, deferred]) == [4, 18]
+    assert doubler.batches == [[1], [2], [9]]
 
 
 def test_replicas_call_side_by_side():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import faster_whisper
 import numpy as np
@@ -12,9 +13,10 @@ from app.config import Config
 from app.engine.cancellation import Cancellation
 from app.engine.engine import Engine
 from app.engine.files import ModelError, fetch_model, find_model
-from app.engine.hardware import HardwareError, choose_device, deal_cores
+from app.engine.hardware import HardwareError, choose_device
 from app.engine.model import Model
 from app.engine.options import DecodeOptions, SpeechOptions
+from app.engine.transcription import length_in_steps
 from app.errors import ClientGone, InvalidRequest
 from tests import models
 from tests import plain as plain_whisper
@@ -164,15 +166,6 @@ def test_gpu_that_is_asked_for_and_absent_is_an_error():
     ]
 
 
-def test_cores_are_dealt_to_workers_then_slots(monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(12)))
-
-    assert deal_cores(Config(workers=1, max_concurrent_transcriptions=4)) == (4, 3)
-    assert deal_cores(Config(workers=3)) == (2, 2)
-    assert deal_cores(Config(workers=50)) == (1, 1)
-    assert deal_cores(Config(workers=1, cpu_threads=5)) == (2, 5)
-
-
 @pytest.mark.parametrize("missing", ["model.bin", "tokenizer.json", "vocabulary.txt"])
 def test_incomplete_folder_is_named_with_the_remedy(tmp_path, missing):
     folder = tmp_path / "model"
@@ -200,3 +193,26 @@ def test_unknown_size_is_named_with_those_there_are(tmp_path):
 def test_size_that_was_not_fetched_is_named_with_the_remedy(tmp_path):
     with pytest.raises(ModelError, match=r"small is not in .*Fetch it"):
         find_model(Config(model_size="small", model_dir=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "kept"), [(0, 0), (1, 1), (7, 4), (15, 8), (16, 16), (40, 32), (223, 208)]
+)
+def test_prompts_meet_at_few_lengths(n_tokens, kept):
+    assert length_in_steps(n_tokens, 16) == kept
+    assert length_in_steps(n_tokens, 1) == n_tokens
+
+
+def test_cut_prompt_keeps_its_end(tiny_config):
+    """A prompt of many words is context as its last ones are."""
+    model = Model(replace(tiny_config, prompt_step=16))
+    waveform = recording("austen_0890.wav").waveform()
+    whole = "The weather was fine. " * 3 + "He said so to the sisters."
+
+    def transcribed(prompt):
+        return model.transcribe(waveform, DecodeOptions(prompt=prompt), Cancellation())
+
+    tokens = model._whisper.hf_tokenizer.encode(" " + whole, add_special_tokens=False).ids
+    assert len(tokens) > 16
+    kept = model._whisper.hf_tokenizer.decode(tokens[-(len(tokens) // 16 * 16) :]).strip()
+    assert transcribed(whole) == transcribed(kept)

@@ -88,6 +88,25 @@ def test_old_deferred_work_is_not_starved():
     assert next_batch([newcomer, deferred], limits(1), NOW) == [deferred]
 
 
+def test_deferred_work_has_one_call_in_its_patience():
+    """However much of it is old: a long file must not overtake everyone once it has waited."""
+    deferred = [waiting(Kind.ENCODE, NOW - 60, tier=Tier.DEFERRED) for _ in range(3)]
+    newcomer = waiting(Kind.ENCODE, NOW)
+    just_now, long_ago = NOW - 1, NOW - DEFERRED_PATIENCE_S
+
+    assert next_batch([newcomer, *deferred], limits(1), NOW, just_now) == [newcomer]
+    assert next_batch([newcomer, *deferred], limits(1), NOW, long_ago) == [deferred[0]]
+    assert next_batch(deferred, limits(1), NOW, just_now) == [deferred[0]]
+
+
+def test_what_could_share_a_call_in_progress_waits_for_the_next():
+    operations = [waiting(Kind.GENERATE, NOW - 3 + n, key=n % 2) for n in range(4)]
+    busy = [(Kind.GENERATE, 0)]
+
+    assert next_batch(operations, limits(16), NOW, in_progress=busy) == operations[1::2]
+    assert next_batch(operations[::2], limits(16), NOW, in_progress=busy) == []
+
+
 def test_every_batch_is_of_one_kind_and_key_and_everything_is_served():
     """Whatever waits, in whatever order, with newcomers all the while."""
     dice = random.Random(7)

@@ -3,8 +3,11 @@
     make wer                          tiny.en over the English recordings, base over all
     python -m tests.wer --url URL     against a service that runs already (no plain column)
 
-Both sides get the same model and the same options; the service is asked through its balancer. A
-third column is the engine with ENCODER_WINDOW=adaptive, whose words differ.
+Both sides get the same model and the same options; the service is asked through its balancer, with
+LONG_AUDIO=sequential, which is faster-whisper's way. A third column is the engine with
+ENCODER_WINDOW=adaptive, whose words differ. A second table compares the two ways of decoding long
+recordings, sentences of many speakers with pauses, silence, music and noise between them, with the
+same sentences sent one by one.
 Texts are compared after Whisper's own normaliser (for Chinese and Japanese by characters).
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +33,7 @@ from app.engine.options import DecodeOptions
 from tests import models
 from tests import plain as plain_whisper
 from tests.client import TRANSCRIPTIONS
-from tests.recordings import Recording, speech
+from tests.recordings import SAMPLE_RATE, Recording, mixture, speech, utterances
 from tests.stack import Stack
 
 BY_CHARACTER = ("ja", "zh")
@@ -95,6 +99,62 @@ def inside(model: Model) -> Transcriber:
     return transcribe
 
 
+# name -> pauses in seconds, and what else stands between the sentences
+MIXTURES: dict[str, tuple[tuple[float, ...], tuple[str, ...]]] = {
+    "lively talk": ((0.1, 0.2, 0.35, 0.5, 0.8), ()),
+    "with pauses": ((0.3, 0.8, 1.5, 3, 5), ("music_16s.ogg", "noise_brown_20s.ogg")),
+    "long silence": ((0.5, 2, 5, 15, 30, 60), ("music_16s.ogg",)),
+}
+
+
+def compare_long(folder: Path, rounds: int = 3) -> None:
+    """Print the error rates of long recordings, over several random orders of each mixture."""
+    ways = {
+        way: Model(Config(model_size=str(folder), workers=1, long_audio=way))
+        for way in ("sequential", "chunked")
+    }
+    options = DecodeOptions(language="en")
+    alone = Errors()
+    for samples, words in utterances():
+        text = ways["sequential"].transcribe(samples, options, Cancellation()).text
+        alone.add(normalised(words, "en"), normalised(text, "en"))
+    print(f"{'mixture':14} {'minutes':>8} {'one by one':>12}" + "".join(f"{w:>22}" for w in ways))
+    for name, (pauses_s, between) in MIXTURES.items():
+        errors = {way: Errors() for way in ways}
+        spent = dict.fromkeys(ways, 0.0)
+        minutes = 0.0
+        for seed in range(rounds):
+            long = mixture(seed, pauses_s, between)
+            minutes += long.samples.size / SAMPLE_RATE / 60
+            words = " ".join(text for _, _, text in long.spans)
+            for way, model in ways.items():
+                began = time.monotonic()
+                text = model.transcribe(long.samples, options, Cancellation()).text
+                spent[way] += time.monotonic() - began
+                errors[way].add(normalised(words, "en"), normalised(text, "en"))
+        cells = "".join(f"{errors[way]!s:>12} {spent[way]:6.0f} s" for way in ways)
+        print(f"{name:14} {minutes:8.1f} {alone!s:>12}" + cells)
+
+
+def compare_prompts(folder: Path) -> None:
+    """Print the error rates of windows with what was said before as a prompt, whole and cut."""
+    ways = {
+        "no prompt": (Model(Config(model_size=str(folder), workers=1)), False),
+        "prompt": (Model(Config(model_size=str(folder), workers=1)), True),
+        "PROMPT_STEP=16": (Model(Config(model_size=str(folder), workers=1, prompt_step=16)), True),
+    }
+    errors = {way: Errors() for way in ways}
+    sentences = utterances()
+    for n, (samples, words) in enumerate(sentences[1:], start=1):
+        said = " ".join(text for _, text in sentences[max(0, n - 1 - n % 3) : n])
+        for way, (model, prompted) in ways.items():
+            options = DecodeOptions(language="en", prompt=said if prompted else None)
+            text = model.transcribe(samples, options, Cancellation()).text
+            errors[way].add(normalised(words, "en"), normalised(text, "en"))
+    print("sentences after their predecessors: ", end="")
+    print(", ".join(f"{way} {found!s}" for way, found in errors.items()))
+
+
 def compare(recordings: Iterable[Recording], sides: dict[str, Transcriber]) -> bool:
     """Print each language's error rate on each side; whether the first two had the same texts."""
     errors: dict[str, dict[str, Errors]] = {}
@@ -129,7 +189,10 @@ def main() -> int:
         ("tiny.en", models.tiny_en(), english),
         ("base", models.base(), speech()),
     ):
-        settings = {"WORKERS": "1", "MODEL_SIZE": str(folder), "MODEL_NAME": name}
+        settings = {
+            "WORKERS": "1", "MODEL_SIZE": str(folder), "MODEL_NAME": name,
+            "LONG_AUDIO": "sequential",
+        }  # fmt: skip
         adaptive = Model(Config(model_size=str(folder), workers=1, encoder_window="adaptive"))
         with (
             tempfile.TemporaryDirectory() as run_dir,
@@ -142,6 +205,9 @@ def main() -> int:
                 "adaptive window": inside(adaptive),
             }
             same = compare(recordings, sides) and same
+        print()
+        compare_long(folder)
+        compare_prompts(folder)
     print("\nThe service's texts are faster-whisper's." if same else "\nSome texts differ.")
     return 0 if same else 1
 

@@ -34,6 +34,8 @@ class Health:
             "gpu_available": self._engine.gpu_available,
             "compute_type": self._config.compute_type,
         }
+        if memory := self._engine.gpu_memory:
+            body["gpu_memory"] = {"used_bytes": memory.used, "free_bytes": memory.free}
         if unready is not None:
             body["state"] = self._engine.state
             body["reason"] = unready

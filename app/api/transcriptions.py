@@ -11,13 +11,16 @@ from app.api.disconnect import ClientWatch
 from app.api.form import Form, TranscriptionRequest, transcription_request
 from app.api.models import served_models
 from app.audio.decode import decode
-from app.audio.limits import Limits
+from app.audio.limits import SAMPLE_RATE, Limits
 from app.config import Config
 from app.engine.cancellation import Cancellation
 from app.engine.engine import Engine
 from app.engine.results import Transcript
 from app.errors import ClientGone, NotFound, ServiceError, Unavailable
 from app.formats import FORMATS
+from app.process import give_back_memory
+
+LONG_S = 60  # what a recording of this length has used is worth giving back at once
 
 
 class Transcriptions:
@@ -64,16 +67,26 @@ class Transcriptions:
             with self._engine.admit(request.tier, cancellation) as queued_s:
                 begin = time.monotonic()
                 waveform = decode(request.file, self._limits)
+                long = waveform.size > LONG_S * SAMPLE_RATE
+                if long:
+                    give_back_memory()
+                metrics.AUDIO_RECEIVED_SECONDS.labels(tier).inc(waveform.size / SAMPLE_RATE)
                 decoded = time.monotonic()
                 transcript = self._engine.transcribe(
                     waveform, request.options, cancellation, request.tier
                 )
                 ended = time.monotonic()
+                del waveform
+                if long:
+                    give_back_memory()
         except ServiceError as error:
             count_failure(error, tier)
             raise
         metrics.ANSWERS.labels("200", tier).inc()
         metrics.AUDIO_SECONDS.labels(tier).inc(transcript.duration)
+        if transcript.duration:
+            elapsed = queued_s + ended - begin
+            metrics.REAL_TIME_FACTOR.labels(tier).observe(elapsed / transcript.duration)
         stages = {"queue": queued_s, "decode": decoded - begin, "inference": ended - decoded}
         for stage, seconds in stages.items():
             metrics.STAGE_SECONDS.labels(stage).observe(seconds)

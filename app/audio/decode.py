@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from app.audio.limits import SAMPLE_RATE, Limits
-from app.audio.wav import read_plain_wav
+from app.audio.wav import read_plain_wav, to_float
 from app.errors import InvalidRequest
 
 # FFmpeg's demuxers that may open an upload. Playlists and the like are left out on purpose:
@@ -82,9 +82,7 @@ def _decode_container(file: BinaryIO, limits: Limits) -> np.ndarray:
                 resampler = _resampler()
     if frames.broken and n_samples == 0:
         raise InvalidRequest(UNDECODABLE, param="file")
-    if not parts:
-        return np.zeros(0, dtype=np.float32)
-    return np.concatenate(parts).astype(np.float32) / 32768.0
+    return to_float(parts)
 
 
 def _resampler() -> av.AudioResampler:

@@ -78,4 +78,20 @@ def _samples(file: BinaryIO, size: int, limits: Limits) -> np.ndarray:
     limits.check_samples(n_bytes // 2)
     file.seek(start)
     raw = file.read(n_bytes - n_bytes % 2)
-    return np.frombuffer(raw, dtype="<i2").astype(np.float32) / 32768.0
+    return to_float([np.frombuffer(raw, dtype="<i2")])
+
+
+def to_float(parts: list[np.ndarray]) -> np.ndarray:
+    """16-bit samples as one waveform, float32 in [-1, 1).
+
+    It may be hours, so each part is given up as soon as it is copied; the list is empty then.
+    """
+    waveform = np.empty(sum(part.size for part in parts), dtype=np.float32)
+    begin = 0
+    parts.reverse()
+    while parts:
+        part = parts.pop()
+        waveform[begin : begin + part.size] = part
+        begin += part.size
+    waveform *= 1 / 32768  # a power of two: exact
+    return waveform

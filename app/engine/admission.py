@@ -81,7 +81,7 @@ class Admission:
     def of(cls, config: Config) -> Admission:
         """The admission the settings describe."""
         return cls(
-            config.max_concurrent_transcriptions,
+            config.slots,
             config.deferred_slots,
             config.max_queue_size,
             config.fail_fast_when_busy,

@@ -20,6 +20,7 @@ from app.engine.admission import Tier
 from app.engine.cancellation import Cancellation
 from app.engine.device import Call, Device
 from app.engine.encoder_window import encoder_frames, is_suspicious
+from app.engine.gpu_memory import CONTEXT_TOKENS
 from app.engine.operations import Kind, Operation
 
 
@@ -72,6 +73,7 @@ class SharedDevice:
         tokenizer: its tokenizer, for the special tokens that decide which windows may share.
         threads: calls at a time.
         max_batch: the most windows of one call.
+        gathering: see `Device`.
         adaptive: encode little more than a window's sound, see `encoder_window`.
     """
 
@@ -81,6 +83,7 @@ class SharedDevice:
         tokenizer: tokenizers.Tokenizer,
         threads: int,
         max_batch: int,
+        gathering: bool,
         adaptive: bool,
     ) -> None:
         self.model = model
@@ -98,7 +101,7 @@ class SharedDevice:
             Kind.GENERATE: self._generate,
             Kind.ALIGN: self._align,
         }
-        self.device = Device(calls, threads, max_batch)
+        self.device = Device(calls, threads, max_batch, gathering)
 
     def _encode(self, batch: Sequence[Operation]) -> list[Encoded]:
         features = [operation.payload for operation in batch]
@@ -123,6 +126,38 @@ class SharedDevice:
                 gather(windows), list(start_sequence), list(tokens), list(frames), **options
             )
         )
+
+    def try_full_batch(self, features: np.ndarray, beams: int) -> int:
+        """Make calls as large as they may become, and return how large that is.
+
+        The texts are as long as Whisper's context allows, so no later call takes more memory;
+        where it is too much, the device remembers a smaller batch.
+
+        Args:
+            features: of one window, float32, shape (n_mels, n_frames).
+            beams: hypotheses kept.
+        """
+        anyone = Cancellation()
+
+        def run(kind: Kind, payloads: Sequence[Any], shared: Any = None) -> list[Any]:
+            now = time.monotonic()
+            return self.device.run_together(
+                [
+                    Operation(kind, "full", payload, shared, Tier.REALTIME, anyone, now)
+                    for payload in payloads
+                ]
+            )
+
+        n_windows = self.device.largest_batch(Kind.ENCODE)
+        windows = run(Kind.ENCODE, [features] * n_windows)
+        prompt = [self.start_token, self.no_timestamps_token]
+        endless = {
+            "beam_size": beams,
+            "max_length": CONTEXT_TOKENS,
+            "suppress_tokens": [-1, self.end_token],
+        }
+        run(Kind.GENERATE, [(window, prompt) for window in windows], endless)
+        return min(self.device.largest_batch(kind) for kind in (Kind.ENCODE, Kind.GENERATE))
 
 
 def special(tokenizer: tokenizers.Tokenizer, text: str) -> int:

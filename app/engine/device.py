@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from app import metrics
+from app.engine.admission import Tier
 from app.engine.operations import Kind, Operation
 from app.engine.schedule import next_batch
 from app.errors import ClientGone, EngineFailed
@@ -20,6 +21,10 @@ BROKEN_DEVICE = ("CUDA", "cuda", "CUBLAS", "cuBLAS")
 # How CTranslate2 spells it; the second when so little memory is left that CUDA cannot say so.
 OUT_OF_MEMORY = ("out of memory", "cudaErrorInvalidDevice")
 
+# A realtime request whose call has ended asks for its next one within a few milliseconds; deferred
+# work lets it go first. Else each of a window's calls could wait for one of a long file's.
+COURTESY_S = 0.01
+
 Call = Callable[[Sequence[Operation]], Sequence[Any]]
 
 
@@ -28,22 +33,30 @@ class Device:
 
     Request threads call `run` and wait in it. The device's own threads, one for each call the
     device makes at a time, sleep on the condition until something waits. The lock behind it
-    guards the waiting list, the batch limits and the calls in progress; it is never held during
-    a call.
+    guards the waiting list, the batch limits, the calls in progress and when each tier had one;
+    it is never held during a call.
 
     Args:
         calls: for each kind, the function that makes one call for a batch of operations and
             returns a result for each, in order.
-        threads: calls at a time: a GPU's one, or the replicas of a CPU.
+        threads: calls at a time.
         max_batch: the most operations of one call.
+        gathering: while a call is in progress, operations that could have shared it wait for the
+            next one; so on a GPU other threads make only calls that no batch would have saved.
     """
 
-    def __init__(self, calls: Mapping[Kind, Call], threads: int, max_batch: int) -> None:
+    def __init__(
+        self, calls: Mapping[Kind, Call], threads: int, max_batch: int, gathering: bool = False
+    ) -> None:
         self._calls = calls
         self._max_batch = dict.fromkeys(calls, max_batch)
         self._waiting: list[Operation] = []
         self._work = threading.Condition()
+        self._gathering = gathering
         self._began: dict[int, float] = {}  # calls in progress: thread number to its start
+        self._in_progress: dict[int, tuple[Kind, Hashable]] = {}  # the same: what they call
+        self._deferred_served = float("-inf")
+        self._realtime_served = float("-inf")  # when its last call ended
         self._failures = 0  # calls in a row in which the device failed
         self._closed = False
         self._threads = [
@@ -58,6 +71,13 @@ class Device:
     def run(self, operation: Operation) -> Any:
         """Have the operation done and return its result; called on the request's thread.
 
+        Raises: see `run_together`.
+        """
+        return self.run_together([operation])[0]
+
+    def run_together(self, operations: Sequence[Operation]) -> list[Any]:
+        """Have operations done that wait from the same moment on, so that they share calls.
+
         Raises:
             ClientGone: its client left before its call was made.
             EngineFailed: the device is closed.
@@ -66,14 +86,18 @@ class Device:
         with self._work:
             if self._closed:
                 raise EngineFailed("The device is closed.")
-            self._waiting.append(operation)
-            self._work.notify()
-        return operation.wait()
+            self._waiting += operations
+            self._work.notify(len(operations))
+        return [operation.wait() for operation in operations]
 
     @property
     def waiting(self) -> int:
         """Operations that no call has taken yet."""
         return len(self._waiting)
+
+    def largest_batch(self, kind: Kind) -> int:
+        """The most operations of one call, as memory allows."""
+        return self._max_batch[kind]
 
     @property
     def failures(self) -> int:
@@ -101,7 +125,13 @@ class Device:
         while batch := self._take(number):
             self._call(batch)
             with self._work:
-                metrics.DEVICE_BUSY_SECONDS.inc(time.monotonic() - self._began.pop(number))
+                now = time.monotonic()
+                seconds = now - self._began.pop(number)
+                if batch[0].tier is Tier.REALTIME:
+                    self._realtime_served = now
+                self._in_progress.pop(number, None)
+            metrics.DEVICE_BUSY_SECONDS.inc(seconds)
+            metrics.DEVICE_CALL_SECONDS.labels(batch[0].kind.name.lower()).observe(seconds)
 
     def _take(self, number: int) -> list[Operation]:
         """Wait for work and take the next batch; empty: the device is closed."""
@@ -109,7 +139,19 @@ class Device:
             while True:
                 self._drop_cancelled()
                 now = time.monotonic()
-                batch = next_batch(self._waiting, self._max_batch, now)
+                batch = next_batch(
+                    self._waiting,
+                    self._max_batch,
+                    now,
+                    self._deferred_served,
+                    self._in_progress.values(),
+                )
+                if batch and batch[0].tier is Tier.DEFERRED:
+                    courtesy = self._realtime_served + COURTESY_S - now
+                    if courtesy > 0 and not self._closed:
+                        self._work.wait(courtesy)
+                        continue
+                    self._deferred_served = now
                 if batch:
                     for operation in batch:
                         self._waiting.remove(operation)
@@ -117,6 +159,9 @@ class Device:
                             now - operation.arrived
                         )
                     self._began[number] = now
+                    if self._gathering:
+                        self._in_progress[number] = batch[0].kind, batch[0].key
+                        self._work.notify()  # what waited for the call before may go elsewhere
                     return batch
                 if self._closed:
                     return []

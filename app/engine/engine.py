@@ -15,6 +15,7 @@ from app.config import Config
 from app.engine.admission import Admission, House, Tier
 from app.engine.cancellation import Cancellation
 from app.engine.files import ModelError
+from app.engine.gpu_memory import Memory
 from app.engine.hardware import HardwareError
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
@@ -48,6 +49,7 @@ class Engine:
         self._model: Model | None = None
         self._failure = ""
         metrics.watch_admission(self._admission)
+        metrics.watch_gpu_memory(lambda: self.gpu_memory)
         metrics.READY.set_function(lambda: float(self.ready))
 
     def start(self) -> None:
@@ -81,6 +83,12 @@ class Engine:
     def device(self) -> str:
         """`cuda` or `cpu`; what was asked for until the model is loaded."""
         return self._model.device if self._model else self._config.device
+
+    @property
+    def gpu_memory(self) -> Memory | None:
+        """The memory of this process's GPU; None without one, or before the model is loaded."""
+        gpu = self._model.gpu_memory if self._model else None
+        return gpu.read() if gpu else None
 
     @property
     def gpu_available(self) -> bool:

@@ -1,7 +1,8 @@
 """The files of a model: where they are, how they get there, whether they are all there.
 
 `python -m app.engine.files` fetches the model the settings name, before any worker starts, and
-prints its name and its folder; what it does meanwhile goes to standard error.
+prints its name, its folder, the device and the number of GPUs; what it does meanwhile goes to
+standard error.
 """
 
 from __future__ import annotations
@@ -163,7 +164,8 @@ def main() -> int:
     except (ConfigError, ModelError, HardwareError) as error:
         say(str(error))
         return 1
-    print(config.name, folder.absolute(), sep="\n")
+    gpus = gpu_count()
+    print(config.name, folder.absolute(), choose_device(config.device, gpus), gpus, sep="\n")
     return 0
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import os
 from pathlib import Path
 
 import ctranslate2
-
-from app.config import Config
 
 # In this order: the second needs the first, and then finds it by name.
 CUBLAS = ("libcublasLt.so.12", "libcublas.so.12")
@@ -38,17 +35,6 @@ def choose_device(wanted: str, gpus: int) -> str:
     if wanted == "auto":
         return "cuda" if gpus else "cpu"
     return wanted
-
-
-def deal_cores(config: Config) -> tuple[int, int]:
-    """Decodes side by side in one worker, and threads of each, on a CPU.
-
-    The cores are dealt to the machine's workers, then to each worker's slots. One-thread
-    decodes side by side do twice the requests of all cores on one, so threads come last.
-    """
-    share = max(1, len(os.sched_getaffinity(0)) // config.workers)
-    replicas = min(config.max_concurrent_transcriptions, share)
-    return replicas, config.cpu_threads or max(1, share // replicas)
 
 
 def preload_cublas() -> None:

@@ -1,36 +1,35 @@
-"""The model in memory: load it, try it, and run one request through it.
-
-faster-whisper's shapes end in this file: its long call, its lazy generator, its dictionaries.
-"""
+"""The model in memory: load it, try it, and let requests run through it."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import logging
 from pathlib import Path
-from typing import Any
 
 import faster_whisper
 import numpy as np
-from faster_whisper.transcribe import restore_speech_timestamps
-from faster_whisper.vad import VadOptions, get_speech_timestamps
 
 from app.audio.decode import decode
-from app.audio.limits import SAMPLE_RATE, Limits
+from app.audio.limits import Limits
 from app.config import Config
 from app.engine.admission import Tier
 from app.engine.batching import SharedDevice, SharedModel
 from app.engine.cancellation import Cancellation
 from app.engine.device import Device
+from app.engine.encoder_window import FULL_FRAMES
 from app.engine.files import ModelError, find_model, one_line
-from app.engine.hardware import choose_device, deal_cores, gpu_count, preload_cublas
-from app.engine.options import DecodeOptions, SpeechOptions
-from app.engine.results import Segment, Transcript, Word
+from app.engine.gpu_memory import GpuMemory, Shape, windows_with_room
+from app.engine.hardware import choose_device, gpu_count, preload_cublas
+from app.engine.operations import Kind
+from app.engine.options import DecodeOptions
+from app.engine.results import Transcript
+from app.engine.transcription import Transcription
 from app.errors import InvalidRequest
+
+logger = logging.getLogger(__name__)
 
 # "He was not an ill-disposed young man": LibriVox, Sense and Sensibility, public domain.
 WARM_UP_RECORDING = Path(__file__).with_name("warm_up.flac")
-CONTEXT_TOKENS = 223  # half of Whisper's text context, less the token that opens it
 # Trained without translation: they answer in the language they hear.
 NO_TRANSLATION = ("turbo", "distil")
 
@@ -40,9 +39,8 @@ class Model:
 
     Args:
         config: which model, where, and the server's share of the decoding options.
-
-        max_batch: the most windows of one call; None: the settings' on a GPU, one on a CPU,
-            where windows side by side do more than windows in one call.
+        max_batch: the most windows of one call; None: the settings' on a GPU, as far as its
+            memory goes, and one on a CPU, where windows side by side do more than in one call.
 
     Raises:
         ModelError: it cannot be loaded; the message names the remedy.
@@ -53,7 +51,7 @@ class Model:
         self._config = config
         self.gpus = gpu_count()
         self.device = choose_device(config.device, self.gpus)
-        self.replicas, threads = (1, 0) if self.device == "cuda" else deal_cores(config)
+        self.replicas = config.gpu_streams if self.device == "cuda" else config.replicas
         folder = find_model(config)
         if self.device == "cuda":
             preload_cublas()
@@ -62,7 +60,7 @@ class Model:
                 str(folder),
                 device=self.device,
                 compute_type=config.compute_type,
-                cpu_threads=threads,
+                cpu_threads=config.cpu_threads or max(1, config.cores // self.replicas),
                 num_workers=self.replicas,
                 local_files_only=True,
             )
@@ -73,13 +71,45 @@ class Model:
                 "choose another MODEL_SIZE, DEVICE or COMPUTE_TYPE."
             ) from error
 
+        self.gpu_memory = GpuMemory() if self.device == "cuda" else None
+        max_batch = max_batch or self._max_batch(folder)
+        # Of one recording: as many as fill the device, so that alone it is done soonest.
+        self._parts_at_once = max(config.replicas, max_batch)
         self._shared = SharedDevice(
             self._whisper.model,
             self._whisper.hf_tokenizer,
             threads=self.replicas,
-            max_batch=max_batch or (config.max_batch_size if self.device == "cuda" else 1),
+            max_batch=max_batch,
+            gathering=max_batch > 1,
             adaptive=config.encoder_window == "adaptive",
         )
+
+    def _max_batch(self, folder: Path) -> int:
+        """The most windows of one call: the settings', or fewer where memory is short."""
+        if self.gpu_memory is None:
+            return 1
+        config = self._config
+        memory = self.gpu_memory.read()
+        if memory is None:
+            return config.max_batch_size
+        width = self._whisper.encode(self._silence()).shape[-1]
+        shape = Shape.of(folder, width, config.beam_size, config.compute_type)
+        workers = -(-config.workers // max(1, len(config.gpus)))
+        # There are slots for two batches, which streams may have on the device together.
+        batches = min(2, config.gpu_streams)
+        fits = windows_with_room(shape, memory.free, workers * batches)
+        if fits < config.max_batch_size:
+            logger.warning(
+                "%d MiB of GPU memory are free for %d workers with %d batches each: at most %d "
+                "windows of %d MiB in one call, instead of MAX_BATCH_SIZE=%d",
+                memory.free >> 20, workers, batches, fits, shape.window_bytes >> 20,
+                config.max_batch_size,
+            )  # fmt: skip
+        return min(fits, config.max_batch_size)
+
+    def _silence(self) -> np.ndarray:
+        """A window of features without sound, shape (n_mels, n_frames)."""
+        return np.zeros((self._whisper.model.n_mels, FULL_FRAMES), np.float32)
 
     @property
     def device_threads(self) -> Device:
@@ -97,10 +127,10 @@ class Model:
         return self.multilingual and not any(part in self._config.name for part in NO_TRANSLATION)
 
     def warm_up(self) -> None:
-        """Run a real recording through detection, decoding and alignment.
+        """Run a real recording through detection, decoding and alignment, then full batches.
 
         Raises:
-            ModelError: no words came out.
+            ModelError: no words came out, or memory is too small for a single window.
         """
         limits = Limits(upload_bytes=1 << 20, duration_s=30)
         with WARM_UP_RECORDING.open("rb") as file:
@@ -111,6 +141,27 @@ class Model:
                 f"The model {self._config.model_size} was loaded and hears nothing in a clear "
                 "recording. Fetch or convert it again, or choose another MODEL_SIZE."
             )
+        if self.gpu_memory is not None:
+            self.try_full_batch()
+
+    def try_full_batch(self) -> int:
+        """Make the largest calls there may be; returns how many windows they hold.
+
+        Raises:
+            ModelError: not even one window has room.
+        """
+        wanted = self.device_threads.largest_batch(Kind.ENCODE)
+        try:
+            largest = self._shared.try_full_batch(self._silence(), self._config.beam_size)
+        except RuntimeError as error:
+            raise ModelError(
+                f"Not one window of the model {self._config.model_size} has room in the memory of "
+                f"the GPU ({one_line(error)}). Lower WORKERS, or choose a smaller MODEL_SIZE or "
+                "COMPUTE_TYPE."
+            ) from error
+        if largest < wanted:
+            logger.warning("a call of %d windows has no room; at most %d", wanted, largest)
+        return largest
 
     def check(self, options: DecodeOptions) -> None:
         """Raise `InvalidRequest` when this model cannot do what a request asks."""
@@ -151,159 +202,18 @@ class Model:
             ClientGone: nobody waits for the answer.
         """
         self.check(options)
-        duration = waveform.size / SAMPLE_RATE
-        spans = None
-        speech = waveform
-        if options.speech.enabled:
-            spans = get_speech_timestamps(waveform, vad_options(options.speech))
-            speech = join(waveform, spans)
-        if speech.size == 0:
-            return self._nothing_said(options, duration)
-        cancellation.check()
-        whisper = self._for_request(tier, cancellation)
-        language, probability = self._language(whisper, speech, options)
-        segments, found = whisper.transcribe(speech, language=language, **self._arguments(options))
-        if spans:
-            segments = restore_speech_timestamps(segments, spans, SAMPLE_RATE)
-        collected = collect(segments, duration, cancellation)
-        return Transcript(
-            options.task,
-            found.language,
-            float(found.language_probability) if probability is None else probability,
-            duration,
-            collected,
-            options.word_timestamps,
-        )
-
-    def _nothing_said(self, options: DecodeOptions, duration: float) -> Transcript:
-        known = options.language if self.multilingual else "en"
-        return Transcript(
-            options.task,
-            known or next(iter(options.languages), "en"),
-            1.0 if known else 0.0,
-            duration,
-            with_words=options.word_timestamps,
-        )
+        return Transcription(
+            lambda: self._for_request(tier, cancellation),
+            self.multilingual,
+            self._parts_at_once,
+            self._config,
+            waveform,
+            options,
+            cancellation,
+        ).run()
 
     def _for_request(self, tier: Tier, cancellation: Cancellation) -> faster_whisper.WhisperModel:
         """faster-whisper as one request's own: its calls share the device with the others'."""
         whisper = copy.copy(self._whisper)
         whisper.model = SharedModel(self._shared, tier, cancellation)
         return whisper
-
-    def _language(
-        self, whisper: faster_whisper.WhisperModel, speech: np.ndarray, options: DecodeOptions
-    ) -> tuple[str | None, float | None]:
-        """The language to decode in and its probability, as far as they are settled here.
-
-        A language that is given, or that faster-whisper is to detect among all, is left to it.
-        """
-        if options.language or not options.languages or not self.multilingual:
-            return options.language if self.multilingual else "en", None
-        _, _, found = whisper.detect_language(audio=speech)
-        probabilities = dict(found)
-        best = max(options.languages, key=lambda code: probabilities.get(code, 0.0))
-        return best, float(probabilities.get(best, 0.0))
-
-    def _context(self, options: DecodeOptions) -> tuple[str | list[int] | None, str | None]:
-        """Prompt and hotwords, held together to the room Whisper has for context.
-
-        faster-whisper allows each of them all of it; both at their longest leave no room for
-        words, and the answer would be empty. The hotwords' beginning and the prompt's end stay.
-        """
-        if not options.prompt or not options.hotwords:
-            return options.prompt, options.hotwords
-        prompt, hotwords = (
-            self._whisper.hf_tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
-            for text in (options.prompt, options.hotwords)
-        )
-        if len(prompt) + len(hotwords) <= CONTEXT_TOKENS:
-            return options.prompt, options.hotwords
-        hotwords = hotwords[: max(CONTEXT_TOKENS // 2, CONTEXT_TOKENS - len(prompt))]
-        room = CONTEXT_TOKENS - len(hotwords)
-        return prompt[-room:], self._whisper.hf_tokenizer.decode(hotwords)
-
-    def _arguments(self, options: DecodeOptions) -> dict[str, Any]:
-        """faster-whisper's arguments: the request's choices and the server's."""
-        config = self._config
-        prompt, hotwords = self._context(options)
-        return {
-            "task": options.task,
-            "initial_prompt": prompt,
-            "hotwords": hotwords,
-            "word_timestamps": options.word_timestamps,
-            "temperature": list(options.temperatures),
-            "beam_size": config.beam_size,
-            "best_of": config.best_of,
-            "repetition_penalty": config.repetition_penalty,
-            "no_repeat_ngram_size": config.no_repeat_ngram_size,
-            "compression_ratio_threshold": config.compression_ratio_threshold,
-            "log_prob_threshold": config.log_prob_threshold,
-            "no_speech_threshold": config.no_speech_threshold,
-            "condition_on_previous_text": config.condition_on_previous_text,
-            "prompt_reset_on_temperature": config.prompt_reset_on_temperature,
-        }
-
-
-def vad_options(speech: SpeechOptions) -> VadOptions:
-    """The same choices in faster-whisper's form."""
-    return VadOptions(
-        threshold=speech.threshold,
-        min_silence_duration_ms=speech.min_silence_duration_ms,
-        max_speech_duration_s=speech.max_speech_duration_s,
-        speech_pad_ms=speech.padding_ms,
-    )
-
-
-def join(waveform: np.ndarray, spans: list[dict[str, int]]) -> np.ndarray:
-    """The speech alone: the samples of all spans, one after another."""
-    if not spans:
-        return waveform[:0]
-    return np.concatenate([waveform[span["start"] : span["end"]] for span in spans])
-
-
-def collect(
-    segments: Iterable[Any], duration: float, cancellation: Cancellation
-) -> tuple[Segment, ...]:
-    """Draw the segments out of faster-whisper's generator; each draw may decode a window.
-
-    A window is padded to 30 s, so the model can place a word after the end of the audio or,
-    rarely, before its neighbour; times are held to the audio's length and to their order.
-    """
-    collected: list[Segment] = []
-    earliest = earliest_word = 0.0
-    for found in segments:
-        cancellation.check()
-        words = None
-        if found.words is not None:
-            words = tuple(ordered_words(found.words, earliest_word, duration))
-            earliest_word = words[-1].start if words else earliest_word
-        start = min(max(found.start, earliest), duration)
-        end = min(max(found.end, start), duration)
-        earliest = start
-        collected.append(
-            Segment(
-                id=len(collected),
-                seek=int(found.seek),
-                start=start,
-                end=end,
-                text=found.text,
-                tokens=tuple(found.tokens),
-                temperature=float(found.temperature),
-                avg_logprob=float(found.avg_logprob),
-                compression_ratio=float(found.compression_ratio),
-                no_speech_prob=float(found.no_speech_prob),
-                words=words,
-            )
-        )
-    cancellation.check()
-    return tuple(collected)
-
-
-def ordered_words(words: Iterable[Any], earliest: float, duration: float) -> Iterable[Word]:
-    """faster-whisper's words as ours, their starts never going back."""
-    for word in words:
-        start = min(max(float(word.start), earliest), duration)
-        end = min(max(float(word.end), start), duration)
-        earliest = start
-        yield Word(word.word, start, end, float(word.probability))
