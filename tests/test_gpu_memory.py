@@ -33,16 +33,9 @@ def driver(monkeypatch):
     return asked
 
 
-@pytest.mark.parametrize(
-    ("visible", "handle"), [("1", 1), ("1,0", 1), (None, 0), ("MIG-7a", "MIG-7a")]
-)
-def test_the_gpu_this_process_sees_is_read(driver, monkeypatch, visible, handle):
-    if visible is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    else:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-
-    assert GpuMemory().read() == Memory(used=3 * GIB, free=21 * GIB)
+@pytest.mark.parametrize(("gpu", "handle"), [("1", 1), (None, 0), ("MIG-7a", "MIG-7a")])
+def test_the_workers_gpu_is_read(driver, gpu, handle):
+    assert GpuMemory(gpu).read() == Memory(used=3 * GIB, free=21 * GIB)
     assert driver == [handle]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,20 +28,23 @@ class Memory:
 
 
 class GpuMemory:
-    """The memory of the first GPU this process sees, all of its users together.
+    """The memory of one GPU, all of its users together.
 
     Without NVIDIA's driver library there is no reading, and every answer is None.
+
+    Args:
+        gpu: its index as nvidia-smi counts, or its `GPU-…` or `MIG-…` identifier; None: the first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: str | None = None) -> None:
         self._handle: Any = None
         try:
             pynvml.nvmlInit()
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
+            gpu = gpu or "0"
             self._handle = (
-                pynvml.nvmlDeviceGetHandleByIndex(int(visible))
-                if visible.isdigit()
-                else pynvml.nvmlDeviceGetHandleByUUID(visible)
+                pynvml.nvmlDeviceGetHandleByIndex(int(gpu))
+                if gpu.isdigit()
+                else pynvml.nvmlDeviceGetHandleByUUID(gpu)
             )
         except pynvml.NVMLError:
             return

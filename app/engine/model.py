@@ -71,7 +71,7 @@ class Model:
                 "choose another MODEL_SIZE, DEVICE or COMPUTE_TYPE."
             ) from error
 
-        self.gpu_memory = GpuMemory() if self.device == "cuda" else None
+        self.gpu_memory = GpuMemory(config.worker_gpu) if self.device == "cuda" else None
         max_batch = max_batch or self._max_batch(folder)
         # Of one recording: as many as fill the device, so that alone it is done soonest.
         self._parts_at_once = max(config.replicas, max_batch)
