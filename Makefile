@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PYTHON
 PY := .venv/bin/python
 
-.PHONY: run stop status test lint wer bench bench-gpu gpu-bundle \
+.PHONY: run stop status restart scale reload test lint wer bench bench-gpu gpu-bundle \
         endurance lock clean
 
 run:      ## set up and serve until Ctrl-C
@@ -17,6 +17,15 @@ stop:     ## end the service that runs from this folder
 
 status:   ## its processes and the balancer's view of them
 	@[ -x $(PY) ] || { echo "Nothing is set up here yet: make run"; exit 1; }; $(PY) -m app.pool status
+
+restart:  ## restart the workers one at a time, without a failed request
+	@$(PY) -m app.pool restart
+
+scale:    ## change the number of workers of the running service: make scale WORKERS=4
+	@$(PY) -m app.pool scale
+
+reload:   ## have the balancer read its configuration anew
+	@$(PY) -m app.pool reload
 
 test:     ## set up, lint, and run the suite
 	@deploy/setup.sh test

@@ -1,10 +1,11 @@
 """The pool of one machine: its balancer and workers, from `make run` to Ctrl-C.
 
-    python -m app.pool run | stop | status
+    python -m app.pool run | stop | status | restart | scale | reload
 
 `run` stays in the foreground: it checks what the pool needs, fetches the model, starts
 Supervisor (which starts HAProxy and the workers), says when they are ready, and passes on their
-log until it is told to stop.
+log until it is told to stop. `restart` restarts its workers one at a time, `scale` makes them
+WORKERS many, `reload` has the balancer read its configuration anew: no request notices.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -30,6 +31,7 @@ import jinja2
 
 from app.config import ROOT, Config, ConfigError
 from app.process import die_with_parent
+from app.rollout import Balancer, Rollout, RolloutError
 
 DEPLOY = ROOT / "deploy"
 SUPERVISOR_CONF = DEPLOY / "supervisord.conf"
@@ -63,6 +65,7 @@ class Pool:
             | self.config.environment()
             | {
                 "RUN_DIR": str(self.run_dir),
+                "PROJECT": str(ROOT),
                 "PYTHON": sys.executable,
                 "MAX_CONCURRENT_TRANSCRIPTIONS": str(self.config.slots),
                 "POOL_QUEUE_SIZE": str(self.config.max_queue_size * self.config.workers),
@@ -119,19 +122,36 @@ class Pool:
             )
         )
 
+    @property
+    def balancer_conf(self) -> Path:
+        """The balancer's configuration as rendered."""
+        return self.run_dir / "haproxy.cfg"
+
+    @property
+    def supervisor_conf(self) -> Path:
+        """Supervisor's configuration as rendered."""
+        return self.run_dir / "supervisord.conf"
+
     def render_balancer(self) -> None:
         """Write the balancer's configuration for this number of workers."""
-        workers = [
-            {"name": f"w{number}", "address": f"127.0.0.1:{port}"}
-            for number, port in enumerate(self.config.worker_ports, start=1)
-        ]
-        (self.run_dir / "haproxy.cfg").write_text(render(BALANCER_CONF, workers))
+        self.balancer_conf.write_text(render_balancer(self.config.worker_ports))
+
+    def render_supervisor(self) -> None:
+        """Write Supervisor's configuration for this number of workers."""
+        numbers = range(1, self.config.workers + 1)
+        self.supervisor_conf.write_text(render(SUPERVISOR_CONF, numbers=numbers))
+
+    def command(self, name: str) -> list[str]:
+        """Supervisor's daemon or its control program, on the pool's configuration."""
+        module = f"supervisor.{name}"
+        return [sys.executable, "-W", "ignore", "-m", module, "-c", str(self.supervisor_conf)]
 
     def run(self) -> int:
         """Start everything, stay until told to stop, leave nothing behind."""
         self.render_balancer()
+        self.render_supervisor()
         supervisor = subprocess.Popen(
-            supervisor_command("supervisord"),
+            self.command("supervisord"),
             cwd=ROOT,
             env=self.environment(),
             stdout=subprocess.PIPE,
@@ -189,7 +209,7 @@ class Pool:
         if pid is None:
             say("The service does not run from this folder.")
             return 0
-        subprocess.run([*supervisor_command("supervisorctl"), "shutdown"], cwd=ROOT,
+        subprocess.run([*self.command("supervisorctl"), "shutdown"], cwd=ROOT,
                        env=self.environment(), check=False)  # fmt: skip
         deadline = time.monotonic() + self.config.drain_timeout_s + 2 * STOP_MARGIN_S
         while time.monotonic() < deadline:
@@ -204,7 +224,7 @@ class Pool:
         if self.supervisor_pid() is None:
             say("The service does not run from this folder.")
             return 1
-        subprocess.run([*supervisor_command("supervisorctl"), "status"], cwd=ROOT,
+        subprocess.run([*self.command("supervisorctl"), "status"], cwd=ROOT,
                        env=self.environment(), check=False)  # fmt: skip
         say((get(self.config.lb_port, "/lb-status") or b"The balancer does not answer.").decode())
         return 0
@@ -216,7 +236,65 @@ class Pool:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError):
             return None
-        return pid if str(SUPERVISOR_CONF).encode() in command.split(b"\0") else None
+        return pid if str(self.supervisor_conf).encode() in command.split(b"\0") else None
+
+    def change(self, what: Callable[[Rollout], None]) -> int:
+        """Do something to the running pool that no request notices; returns the exit status."""
+        if self.supervisor_pid() is None:
+            say("The service does not run from this folder.")
+            return 1
+        try:
+            what(
+                Rollout(
+                    Balancer(self.run_dir / "admin.sock"),
+                    self.command("supervisorctl"),
+                    self.environment(),
+                    worker_state,
+                    self.config.drain_timeout_s,
+                    say,
+                )
+            )
+        except RolloutError as error:
+            say(f"Stopped: {error}")
+            return 1
+        return 0
+
+    def restart(self, rollout: Rollout) -> None:
+        """Restart the workers one at a time."""
+        rollout.restart()
+        say("All workers are restarted.")
+
+    def reload(self, rollout: Rollout) -> None:
+        """Have the balancer read its file and the settings of its own anew."""
+        servers = rollout.balancer.servers()
+        self.balancer_conf.write_text(render_balancer([server.port for server in servers]))
+        rollout.reload([find_haproxy(), "-c", "-q", "-f", str(self.balancer_conf)])
+        say("The balancer has read its configuration.")
+
+    def scale(self, rollout: Rollout) -> None:
+        """Make the workers as many as WORKERS says: new ones first serve, then take requests;
+        those that go finish what they have."""
+        if "workers" not in self.config.given:
+            raise RolloutError("WORKERS says how many: make scale WORKERS=4")
+        servers = rollout.balancer.servers()
+        wanted = self.config.workers
+        if wanted > len(servers):
+            self.render_supervisor()
+            say(f"Starting workers {len(servers) + 1} to {wanted} …")
+            rollout.supervise("update")
+            first = servers[0].port
+            for number in range(len(servers) + 1, wanted + 1):
+                rollout.await_healthy(f"w{number}", first + number - 1)
+        for server in servers[wanted:]:
+            say(f"{server.name}: finishing its requests …")
+            rollout.drain(server.name)
+        ports = [servers[0].port + number for number in range(wanted)]
+        self.balancer_conf.write_text(render_balancer(ports))
+        rollout.reload([find_haproxy(), "-c", "-q", "-f", str(self.balancer_conf)])
+        if wanted < len(servers):
+            self.render_supervisor()
+            rollout.supervise("update")
+        say(f"{wanted} workers serve.")
 
 
 class Stopper:
@@ -251,15 +329,30 @@ class Stopper:
             self._supervisor.terminate()
 
 
-def supervisor_command(name: str) -> list[str]:
-    """Supervisor's daemon or its control program, on the pool's configuration."""
-    return [sys.executable, "-W", "ignore", "-m", f"supervisor.{name}", "-c", str(SUPERVISOR_CONF)]
-
-
-def render(template: Path, workers: list[dict[str, str]]) -> str:
-    """The balancer's configuration with these workers in place of the three it names."""
+def render(template: Path, **values: object) -> str:
+    """A configuration with these values."""
     text = jinja2.Template(template.read_text(), keep_trailing_newline=True, autoescape=False)
-    return str(text.render(workers=workers))
+    return str(text.render(**values))
+
+
+def render_balancer(ports: Sequence[int]) -> str:
+    """The balancer's configuration for workers on these ports, instead of the three it names.
+
+    Their number is written out, since the balancer's environment is that of its start.
+    """
+    workers = [
+        {"name": f"w{number}", "address": f"127.0.0.1:{port}"}
+        for number, port in enumerate(ports, start=1)
+    ]
+    return render(BALANCER_CONF, workers=workers).replace("${WORKERS-3}", str(len(workers)))
+
+
+def worker_state(port: int) -> str:
+    """`healthy`, or a worker's state and its reason."""
+    answer = get_json(port, "/health")
+    if answer.get("status") == "healthy":
+        return "healthy"
+    return f"{answer.get('state', 'starting')}: {answer.get('reason', 'nobody answers yet')}"
 
 
 def find_haproxy() -> str:
@@ -343,6 +436,12 @@ def main(arguments: list[str]) -> int:
                 return pool.stop()
             case ["status"]:
                 return pool.status()
+            case ["restart"]:
+                return pool.change(pool.restart)
+            case ["scale"]:
+                return pool.change(pool.scale)
+            case ["reload"]:
+                return pool.change(pool.reload)
     except (ConfigError, PoolError) as error:
         print(error, file=sys.stderr)
         return 1

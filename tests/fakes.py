@@ -33,6 +33,10 @@ class HeldModel:
         self.decoded = 0
         self.failure: Exception | None = None
 
+    def prove(self) -> None:
+        if self.failure:
+            raise self.failure
+
     def transcribe(
         self,
         waveform: np.ndarray,

@@ -79,6 +79,11 @@ class Stack:
         """The service's one entry."""
         return f"http://127.0.0.1:{self.settings['LB_PORT']}"
 
+    @property
+    def run_dir(self) -> Path:
+        """Where its sockets are."""
+        return Path(self.settings["RUN_DIR"])
+
     def worker_url(self, number: int) -> str:
         """One worker, behind the balancer's back."""
         return f"http://127.0.0.1:{int(self.settings['WORKER_BASE_PORT']) + number - 1}"

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from app.config import ROOT, Config, settings
-from app.pool import BALANCER_CONF, SUPERVISOR_CONF, Pool, find_haproxy, render
+from app.pool import (
+    BALANCER_CONF,
+    SUPERVISOR_CONF,
+    Pool,
+    find_haproxy,
+    render,
+    render_balancer,
+)
 
 REQUIREMENTS = sorted(
     path for folder in (ROOT, ROOT / "deploy", ROOT / "tests") for path in folder.glob("*.txt")
@@ -37,7 +44,7 @@ def test_balancer_is_valid_as_it_stands():
 def test_balancer_is_valid_for_any_number_of_workers(tmp_path, n_workers):
     workers = [{"name": f"w{n}", "address": f"10.0.0.{n}:8001"} for n in range(1, n_workers + 1)]
     rendered = tmp_path / "haproxy.cfg"
-    rendered.write_text(render(BALANCER_CONF, workers))
+    rendered.write_text(render(BALANCER_CONF, workers=workers))
 
     assert check_balancer(rendered) == ""
     servers = re.findall(r"^ +server (\S+) (\S+)( track workers/\S+)?$", rendered.read_text(), re.M)
@@ -53,13 +60,9 @@ def test_rendering_the_default_number_changes_nothing_but_comments():
     def lines(text: str) -> list[str]:
         return [line for line in text.splitlines() if line.strip() and not is_comment(line)]
 
-    config = Config()
-    workers = [
-        {"name": f"w{number}", "address": f"127.0.0.1:{port}"}
-        for number, port in enumerate(config.worker_ports, start=1)
-    ]
+    rendered = render_balancer(Config().worker_ports)
 
-    assert lines(render(BALANCER_CONF, workers)) == lines(BALANCER_CONF.read_text())
+    assert lines(rendered) == lines(BALANCER_CONF.read_text().replace("${WORKERS-3}", "3"))
 
 
 def is_comment(line: str) -> bool:
@@ -79,12 +82,15 @@ def test_balancers_defaults_are_the_settings_own():
 
 def test_supervisor_reads_only_what_the_pool_gives():
     parser = RawConfigParser(inline_comment_prefixes=(";",))
-    parser.read(SUPERVISOR_CONF)
+    parser.read_string(render(SUPERVISOR_CONF, numbers=range(1, 6)))
     used = set(re.findall(r"%\(ENV_([A-Z_]+)\)s", SUPERVISOR_CONF.read_text()))
 
     assert used <= set(Pool(Config()).environment())
-    assert parser["program:worker"]["killasgroup"] == "true"
-    assert set(parser.sections()) >= {"program:worker", "program:haproxy", "supervisord"}
+    assert [parser[f"program:worker_{n}"]["environment"] for n in range(1, 6)] == [
+        f'WORKER_ID="{n}"' for n in range(1, 6)
+    ]
+    assert parser["program:worker_1"]["killasgroup"] == "true"
+    assert set(parser.sections()) >= {"program:haproxy", "supervisord"}
 
 
 def test_stopping_limits_are_ordered():

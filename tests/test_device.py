@@ -214,7 +214,7 @@ def test_what_waits_for_a_call_is_seen_by_an_idle_stream():
 
 def test_deferred_work_lets_a_realtime_request_go_on(doubler, monkeypatch):
     """Between two calls of a realtime request no deferred call slips in."""
-    monkeypatch.setattr("app.engine.device.COURTESY_S", 5)
+    monkeypatch.setattr("app.engine.device.COURTESY_S", 1)
     doubler.go.clear()
     first = doubler.ask(1)
     assert until(lambda: doubler.batches == [[1]])
@@ -275,3 +275,17 @@ class TestWatch:
         assert until(lambda: given_up, 5)
         assert "failed 3 times in a row" in given_up[0]
         assert not engine.ready
+
+    def test_worker_without_requests_proves_that_it_could(self, doubler, given_up, monkeypatch):
+        """Out while a recording of its own fails, back as soon as it does not."""
+        monkeypatch.setattr("app.engine.engine.PROVE_AFTER_S", 0.1)
+        engine, model = held_engine(Config(), given_up.append)
+        model.device_threads = doubler.device
+        model.failure = RuntimeError("no words")
+        threading.Thread(target=engine._watch, daemon=True).start()
+
+        assert until(lambda: not engine.ready)
+        assert engine.unready == "The worker cannot transcribe a recording of its own: no words"
+        model.failure = None
+        assert until(lambda: engine.ready)
+        assert given_up == []

@@ -393,7 +393,7 @@ class TestPoolCommands:
             assert running.process.wait(30) == 0
 
         assert status.returncode == 0
-        assert "worker:worker_1" in status.stdout
+        assert "worker_1" in status.stdout
         assert "Workers: 1 of 1 up" in status.stdout
         assert second.returncode == 1
         assert "already runs" in second.stdout

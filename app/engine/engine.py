@@ -14,7 +14,7 @@ from app import metrics
 from app.config import Config
 from app.engine.admission import Admission, House, Tier
 from app.engine.cancellation import Cancellation
-from app.engine.files import ModelError
+from app.engine.files import ModelError, one_line
 from app.engine.gpu_memory import Memory
 from app.engine.hardware import HardwareError
 from app.engine.model import Model
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 WATCH_EVERY_S = 1.0
+PROVE_AFTER_S = 60.0  # without a transcript, after which a recording of our own is transcribed
 FAILURES_LIMIT = 3  # device failures in a row after which nothing but a new process helps
 
 
@@ -48,6 +49,8 @@ class Engine:
         self._admission = Admission.of(config)
         self._model: Model | None = None
         self._failure = ""
+        self._proven = time.monotonic()  # when the last transcript was made
+        self._doubt = ""  # why the last recording of our own was not transcribed
         metrics.watch_admission(self._admission)
         metrics.watch_gpu_memory(lambda: self.gpu_memory)
         metrics.READY.set_function(lambda: float(self.ready))
@@ -72,7 +75,7 @@ class Engine:
             case House.DRAINING:
                 return "The worker is stopping."
             case House.OPEN:
-                return None
+                return self._doubt or None
 
     @property
     def ready(self) -> bool:
@@ -119,12 +122,14 @@ class Engine:
         if self._model is None:
             raise NotReady("The model is not loaded.")
         try:
-            return self._model.transcribe(waveform, options, cancellation, tier)
+            transcript = self._model.transcribe(waveform, options, cancellation, tier)
         except ServiceError:
             raise
         except Exception:
             logger.exception("decoding failed")
             raise EngineFailed("The transcription failed inside the service.") from None
+        self._trust()
+        return transcript
 
     def close(self) -> None:
         """Refuse new requests; those inside go on. Safe to call in a signal handler."""
@@ -165,7 +170,12 @@ class Engine:
         assert self._give_up is not None
         limit_s = self._config.device_call_limit_s
         device = self._model.device_threads
+        prover = threading.Thread(target=self._prove)
         while device.longest_call_s() < limit_s and device.failures < FAILURES_LIMIT:
+            if time.monotonic() - self._proven > PROVE_AFTER_S and not prover.is_alive():
+                # On a thread of its own: this one must see a call that hangs.
+                prover = threading.Thread(target=self._prove, name="prove-model", daemon=True)
+                prover.start()
             time.sleep(WATCH_EVERY_S)
         if device.failures >= FAILURES_LIMIT:
             reason = f"The device failed {device.failures} times in a row."
@@ -173,3 +183,19 @@ class Engine:
             reason = f"A call on the device has not returned for {limit_s:g} s."
         self._fail(reason, "The worker failed. Send the request again.")
         self._give_up(reason)
+
+    def _prove(self) -> None:
+        """Transcribe a recording of our own; while that fails the worker is not ready."""
+        assert self._model is not None
+        try:
+            self._model.prove()
+        except Exception as error:  # whatever it is, a request would meet it too
+            self._doubt = f"The worker cannot transcribe a recording of its own: {one_line(error)}"
+            logger.error("%s", self._doubt)
+        else:
+            self._trust()
+
+    def _trust(self) -> None:
+        """A transcript was made."""
+        self._proven = time.monotonic()
+        self._doubt = ""

@@ -127,10 +127,20 @@ class Model:
         return self.multilingual and not any(part in self._config.name for part in NO_TRANSLATION)
 
     def warm_up(self) -> None:
-        """Run a real recording through detection, decoding and alignment, then full batches.
+        """Prove the model, and on a GPU try full batches.
 
         Raises:
             ModelError: no words came out, or memory is too small for a single window.
+        """
+        self.prove()
+        if self.gpu_memory is not None:
+            self.try_full_batch()
+
+    def prove(self) -> None:
+        """Run a real recording through detection, decoding and alignment.
+
+        Raises:
+            ModelError: no words came out.
         """
         limits = Limits(upload_bytes=1 << 20, duration_s=30)
         with WARM_UP_RECORDING.open("rb") as file:
@@ -141,8 +151,6 @@ class Model:
                 f"The model {self._config.model_size} was loaded and hears nothing in a clear "
                 "recording. Fetch or convert it again, or choose another MODEL_SIZE."
             )
-        if self.gpu_memory is not None:
-            self.try_full_batch()
 
     def try_full_batch(self) -> int:
         """Make the largest calls there may be; returns how many windows they hold.
