@@ -18,6 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ROOT / ".env"
 
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names the variable and what it accepts."""
 
@@ -225,6 +228,21 @@ class Config:
         8404, "HAProxy's stats page and metrics, on the loopback address.",
         minimum=1, maximum=65_535,
     )  # fmt: skip
+    stats_address: str = setting(
+        "127.0.0.1",
+        "Address of the stats page; another one opens it, and then asks for `STATS_PASSWORD`.",
+    )
+    stats_password: str = setting(
+        "", "The stats page's password, for the user `operator`; empty: none is asked for.",
+        secret=True,
+    )  # fmt: skip
+    tls_certificate: str = setting(
+        "", "A PEM file with certificate and key, or a folder of them: the port speaks TLS and h2."
+    )
+    rate_limit_per_minute: int = setting(
+        0, "Transcription requests a minute of one key, or of one address without; beyond it 429. "
+        "0: no limit.", minimum=0, maximum=1_000_000,
+    )  # fmt: skip
     run_dir: Path = setting(Path(".run"), "Sockets, pid files and rendered configuration.")
     log_level: str = setting(
         "info", "How much is logged.", choices=("debug", "info", "warning", "error")
@@ -249,6 +267,11 @@ class Config:
                     f"{name}={port} is one of the workers' ports "
                     f"({own.start} to {last_port}, from WORKER_BASE_PORT and WORKERS)."
                 )
+        if self.stats_address not in LOOPBACK and not self.stats_password:
+            raise ConfigError(
+                f"STATS_ADDRESS={self.stats_address} opens the stats page to others; set "
+                "STATS_PASSWORD too."
+            )
         if self.lb_port == self.stats_port:
             raise ConfigError(f"LB_PORT and STATS_PORT are both {self.lb_port}.")
 
@@ -313,6 +336,11 @@ class Config:
     def deferred_slots(self) -> int:
         """Slots that deferred requests may hold at once; never none, or they would starve."""
         return max(1, self.slots - self.realtime_reserved_slots)
+
+    @property
+    def pool_reserved_slots(self) -> int:
+        """Slots of all workers that deferred requests may not take; they always keep one."""
+        return min(self.realtime_reserved_slots * self.workers, self.slots * self.workers - 1)
 
     @property
     def worker_ports(self) -> tuple[int, ...]:

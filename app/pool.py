@@ -18,6 +18,7 @@ import pwd
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -68,6 +69,7 @@ class Pool:
                 "PROJECT": str(ROOT),
                 "PYTHON": sys.executable,
                 "MAX_CONCURRENT_TRANSCRIPTIONS": str(self.config.slots),
+                "POOL_RESERVED_SLOTS": str(self.config.pool_reserved_slots),
                 "POOL_QUEUE_SIZE": str(self.config.max_queue_size * self.config.workers),
                 "STOP_WAIT_S": str(self.config.drain_timeout_s + STOP_MARGIN_S),
                 "SERVICE_USER": pwd.getpwuid(os.geteuid()).pw_name,
@@ -184,9 +186,7 @@ class Pool:
                 return str(answers[0]["reason"])
             healthy = states.count("healthy")
             up = f"Workers: {healthy} of ".encode()  # the balancer has seen them too
-            if healthy + states.count("broken") == len(states) and up in (
-                get(self.config.lb_port, "/lb-status") or b""
-            ):
+            if healthy + states.count("broken") == len(states) and up in self.balancer_status():
                 self._say_ready(healthy, time.monotonic() - began)
                 return None
             time.sleep(POLL_S)
@@ -195,11 +195,12 @@ class Pool:
     def _say_ready(self, healthy: int, elapsed: float) -> None:
         config = self.config
         key = "-H 'Authorization: Bearer YOUR_KEY' " if config.keys else ""
+        scheme = "https" if config.tls_certificate else "http"
         say(
             f"\nReady after {elapsed:.0f} s: {healthy} of {config.workers} workers, model "
             f"{config.name}, on port {config.lb_port}. Try it:\n\n"
             f"  curl {key}-F file=@{EXAMPLE} -F model=whisper-1 "
-            f"http://127.0.0.1:{config.lb_port}/v1/audio/transcriptions\n\n"
+            f"{scheme}://127.0.0.1:{config.lb_port}/v1/audio/transcriptions\n\n"
             f"Figures: http://127.0.0.1:{config.stats_port}/  Stop: Ctrl-C or `make stop`\n"
         )
 
@@ -226,8 +227,12 @@ class Pool:
             return 1
         subprocess.run([*self.command("supervisorctl"), "status"], cwd=ROOT,
                        env=self.environment(), check=False)  # fmt: skip
-        say((get(self.config.lb_port, "/lb-status") or b"The balancer does not answer.").decode())
+        say((self.balancer_status() or b"The balancer does not answer.").decode())
         return 0
+
+    def balancer_status(self) -> bytes:
+        """What the balancer says of itself; empty: nothing."""
+        return get(self.config.lb_port, "/lb-status", tls=bool(self.config.tls_certificate)) or b""
 
     def supervisor_pid(self) -> int | None:
         """The process that runs this folder's pool; None: there is none."""
@@ -391,9 +396,12 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def get(port: int, path: str) -> bytes | None:
+def get(port: int, path: str, tls: bool = False) -> bytes | None:
     """The body at a path of this machine; None when nobody answers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    if tls:  # whose certificate is for other names than this machine's own
+        unchecked = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=2, context=unchecked)
     try:
         connection.request("GET", path)
         return connection.getresponse().read()
