@@ -21,12 +21,12 @@ class Load:
     Args:
         url: the service.
         bodies: what they send; client n sends body n, again and again.
-        pause_s: between a client's answer and its next request.
+        every_s: between the starts of a client's requests, if the answers are not slower.
     """
 
     url: str
     bodies: list[bytes]
-    pause_s: float = 0.0
+    every_s: float = 0.0
     answers: Counter[str] = field(default_factory=Counter)
     waits_s: list[float] = field(default_factory=list)
 
@@ -64,4 +64,4 @@ class Load:
                 told = type(error).__name__
             self.answers[told] += 1
             self.waits_s.append(time.monotonic() - began)
-            self._stop.wait(self.pause_s)
+            self._stop.wait(max(0.0, began + self.every_s - time.monotonic()))

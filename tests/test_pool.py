@@ -124,6 +124,19 @@ def test_stopped_worker_is_taken_out(pool):
     assert load.failed == {}
 
 
+def test_killed_workers_lose_nothing(pool):
+    """Again and again, each worker by turns, as its process is in the middle of requests."""
+    with Load(pool.url, [WINDOW] * 5) as load:
+        for event in range(4):
+            time.sleep(1)
+            masters = arbiters(pool)
+            os.kill(children(masters[event % len(masters)])[0], signal.SIGKILL)
+            assert until(lambda: up(pool) < 2, 10)
+            assert until(lambda: up(pool) == 2, 60)
+
+    assert load.failed == {}
+
+
 def test_killed_arbiter_comes_back(pool):
     with Load(pool.url, [WINDOW, WINDOW]) as load:
         time.sleep(1)
