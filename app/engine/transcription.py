@@ -22,7 +22,7 @@ from app.engine.options import DecodeOptions
 from app.engine.results import Segment, Transcript, Word
 from app.engine.speech import PADDING_S, Part, is_long, parts
 
-CONTEXT_TOKENS = 223  # half of Whisper's text context, less the token that opens it
+PROMPT_TOKENS = 223  # half of Whisper's text context, less the token that opens it
 FRAME_SAMPLES = 160  # of one frame of features
 # Speech of this length without text was passed over by the model and is decoded by itself. On
 # four random orders of the sentences at hand in lively talk (base), error rate 5.90 % -> 5.52 %.
@@ -187,14 +187,14 @@ class Transcription:
             whisper.hf_tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
             for text in (options.prompt, options.hotwords or "")
         )
-        prompt = prompt[-CONTEXT_TOKENS:]
+        prompt = prompt[-PROMPT_TOKENS:]
         prompt = prompt[-length_in_steps(len(prompt), step) :]
         if not options.hotwords:
             return prompt, None
-        if len(prompt) + len(hotwords) <= CONTEXT_TOKENS:
+        if len(prompt) + len(hotwords) <= PROMPT_TOKENS:
             return prompt, options.hotwords
-        hotwords = hotwords[: max(CONTEXT_TOKENS // 2, CONTEXT_TOKENS - len(prompt))]
-        room = CONTEXT_TOKENS - len(hotwords)
+        hotwords = hotwords[: max(PROMPT_TOKENS // 2, PROMPT_TOKENS - len(prompt))]
+        room = PROMPT_TOKENS - len(hotwords)
         return prompt[-room:], whisper.hf_tokenizer.decode(hotwords)
 
     def _arguments(
