@@ -116,6 +116,10 @@ class Config:
         20.0, "The longest a request waits for a slot, or for the model to load; then 503.",
         minimum=0.1, maximum=3600,
     )  # fmt: skip
+    deferred_queue_timeout_s: float = setting(
+        300.0, "The longest a deferred request waits in the balancer for a slot; then 503.",
+        minimum=0.1, maximum=3600,
+    )  # fmt: skip
     busy_retry_after_s: int = setting(
         1, "Seconds in the `Retry-After` header of a 503.", minimum=0, maximum=3600
     )
@@ -338,11 +342,6 @@ class Config:
         return max(1, self.slots - self.realtime_reserved_slots)
 
     @property
-    def pool_reserved_slots(self) -> int:
-        """Slots of all workers that deferred requests may not take; they always keep one."""
-        return min(self.realtime_reserved_slots * self.workers, self.slots * self.workers - 1)
-
-    @property
     def worker_ports(self) -> tuple[int, ...]:
         """The workers' ports, worker 1 first."""
         return tuple(range(self.worker_base_port, self.worker_base_port + self.workers))
@@ -360,6 +359,15 @@ class Config:
     def environment(self) -> dict[str, str]:
         """The settings as environment variables, for Supervisor and HAProxy to read."""
         return {each.name.upper(): show(getattr(self, each.name)) for each in settings()}
+
+    def consequences(self) -> dict[str, str]:
+        """What follows from the settings, for HAProxy, which cannot work it out."""
+        return {
+            "MAX_CONCURRENT_TRANSCRIPTIONS": str(self.slots),
+            "DEFERRED_SLOTS": str(self.deferred_slots),
+            "QUEUE_TIMEOUT_MS": str(round(self.queue_timeout_s * 1000)),
+            "DEFERRED_QUEUE_TIMEOUT_MS": str(round(self.deferred_queue_timeout_s * 1000)),
+        }
 
 
 def settings() -> tuple[Field[Any], ...]:

@@ -4,7 +4,7 @@ ServiceError
   + InvalidRequest 400      + Unauthorized 401        + NotFound 404       + MethodNotAllowed 405
   + TooLarge 413            + UnsupportedBody 415     + EngineFailed 500
   + Unavailable 503, always with Retry-After
-      + Busy      + DeadlinePassed      + Draining      + NotReady
+      + Busy      + DeadlinePassed      + Draining      + NotReady      + NoRoom
   + ClientGone              nobody is left to answer; counted, never seen
 """
 
@@ -125,6 +125,13 @@ class NotReady(Unavailable):
 
     code = "model_not_ready"
     reason = "not_ready"
+
+
+class NoRoom(Unavailable):
+    """The disk for large uploads is full."""
+
+    code = "storage_full"
+    reason = "no_room"
 
 
 class ClientGone(ServiceError):

@@ -6,6 +6,7 @@ or CTranslate2.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 from app.config import Config, ConfigError
 from app.process import die_with_parent
+from app.starts import LastWords, Starts, wait_in_view
 
 SPARE_THREADS = 8  # for health, models and refusals while every slot and waiting place is taken
 
@@ -30,7 +32,8 @@ os.environ.setdefault("CT2_CUDA_ALLOCATOR", "cuda_malloc_async")
 if service.worker_gpu is not None:
     os.environ["CUDA_VISIBLE_DEVICES"] = service.worker_gpu
 
-bind = f"127.0.0.1:{service.worker_port}"
+host = "127.0.0.1"
+bind = f"{host}:{service.worker_port}"
 workers = 1  # one model a process; Supervisor counts the processes
 worker_class = "gthread"
 threads = service.slots + service.max_queue_size + SPARE_THREADS
@@ -44,9 +47,19 @@ proc_name = f"transcription-worker-{service.worker_id}"
 loglevel = "warning"
 
 
+starts = Starts.of(service)
+
+
 def on_starting(server: Any) -> None:
-    """The master goes when Supervisor does, so that its port is free for the next one."""
+    """The master goes when Supervisor does, so that its port is free for the next one. In a crash
+    loop it first waits, longer each time."""
     die_with_parent(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, give_up_waiting)
+    if seconds := starts.begin():
+        server.log.error("%s Next try in %g s.", starts.reason, seconds)
+        address = (host, service.worker_port)
+        wait_in_view(seconds, address, starts.reason, service.worker_id)
+    logging.getLogger("gunicorn.error").addHandler(LastWords(starts, logging.WARNING))
 
 
 def post_fork(server: Any, worker: Any) -> None:
@@ -65,6 +78,12 @@ def post_worker_init(worker: Any) -> None:
     signal.signal(signal.SIGTERM, drain)
 
 
+def give_up_waiting(number: int, frame: FrameType | None) -> None:
+    """Told to stop before the start: the next one is a fresh one."""
+    starts.ready()
+    sys.exit(0)
+
+
 def worker_exit(server: Any, worker: Any) -> None:
     """The last thing a worker says: whom it leaves unanswered when its time is up."""
     if worker.wsgi is not None and (left := worker.wsgi.engine.drain(0)):
@@ -74,4 +93,8 @@ def worker_exit(server: Any, worker: Any) -> None:
 def child_exit(server: Any, worker: Any) -> None:
     """A worker that ends takes its port with it: the balancer sees a refused connection, not a
     worker that loads, and Supervisor starts a fresh one."""
+    if server.LISTENERS:  # closed first when it was told to stop
+        server.child_ended = True
+    elif not getattr(server, "child_ended", False):
+        starts.ready()
     os.kill(os.getpid(), signal.SIGTERM)

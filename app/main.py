@@ -24,6 +24,7 @@ from app.errors import (
     ServiceError,
     Unavailable,
 )
+from app.starts import LastWords, Starts
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class ErrorAnswers:
         resp.media = error.body()
         if isinstance(error, Unavailable):
             resp.set_header("Retry-After", str(self._retry_after_s))
+            resp.set_header("X-Refused", error.reason)  # the balancer counts it
 
     def framework(
         self, req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: object
@@ -113,6 +115,8 @@ def get_app() -> Application:
     log.configure(config.worker_id, config.log_level)
     if not config.keys:
         logger.warning("no API_TOKEN or API_KEYS: open to everyone who can reach the port")
-    engine = Engine(config, give_up=end_process)
+    starts = Starts.of(config)
+    logging.getLogger().addHandler(LastWords(starts, logging.ERROR))
+    engine = Engine(config, give_up=end_process, on_ready=starts.ready)
     engine.start()
     return create_app(config, engine)

@@ -33,6 +33,7 @@ import jinja2
 from app.config import ROOT, Config, ConfigError
 from app.process import die_with_parent
 from app.rollout import Balancer, Rollout, RolloutError
+from app.starts import Starts
 
 DEPLOY = ROOT / "deploy"
 SUPERVISOR_CONF = DEPLOY / "supervisord.conf"
@@ -64,13 +65,12 @@ class Pool:
         return (
             os.environ
             | self.config.environment()
+            | self.config.consequences()
             | {
                 "RUN_DIR": str(self.run_dir),
                 "PROJECT": str(ROOT),
+                "LUA_DIR": str(DEPLOY),
                 "PYTHON": sys.executable,
-                "MAX_CONCURRENT_TRANSCRIPTIONS": str(self.config.slots),
-                "POOL_RESERVED_SLOTS": str(self.config.pool_reserved_slots),
-                "POOL_QUEUE_SIZE": str(self.config.max_queue_size * self.config.workers),
                 "STOP_WAIT_S": str(self.config.drain_timeout_s + STOP_MARGIN_S),
                 "SERVICE_USER": pwd.getpwuid(os.geteuid()).pw_name,
                 # /dev/fd/1 is a pipe to `run`, whatever its own standard output is.
@@ -152,6 +152,8 @@ class Pool:
         """Start everything, stay until told to stop, leave nothing behind."""
         self.render_balancer()
         self.render_supervisor()
+        for number in range(1, self.config.workers + 1):
+            Starts.of(replace(self.config, worker_id=number)).ready()  # those of another day
         supervisor = subprocess.Popen(
             self.command("supervisord"),
             cwd=ROOT,
@@ -262,6 +264,9 @@ class Pool:
         except RolloutError as error:
             say(f"Stopped: {error}")
             return 1
+        except OSError as error:
+            say(f"Stopped: RUN_DIR: {error.filename} cannot be written ({error.strerror}).")
+            return 1
         return 0
 
     def restart(self, rollout: Rollout) -> None:
@@ -341,15 +346,12 @@ def render(template: Path, **values: object) -> str:
 
 
 def render_balancer(ports: Sequence[int]) -> str:
-    """The balancer's configuration for workers on these ports, instead of the three it names.
-
-    Their number is written out, since the balancer's environment is that of its start.
-    """
+    """The balancer's configuration for workers on these ports, instead of the three it names."""
     workers = [
         {"name": f"w{number}", "address": f"127.0.0.1:{port}"}
         for number, port in enumerate(ports, start=1)
     ]
-    return render(BALANCER_CONF, workers=workers).replace("${WORKERS-3}", str(len(workers)))
+    return render(BALANCER_CONF, workers=workers)
 
 
 def worker_state(port: int) -> str:

@@ -1,4 +1,4 @@
-"""A steady load of real windows on a running pool, and what became of each."""
+"""A load of real windows on a running pool, and what became of each request."""
 
 from __future__ import annotations
 
@@ -14,9 +14,65 @@ from tests.client import TRANSCRIPTIONS
 PATIENCE_S = 120
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a client got: a status, or the name of what went wrong."""
+
+    told: str
+    seconds: float
+    retry_after: str = ""
+
+    @property
+    def good(self) -> bool:
+        return self.told == "200"
+
+
+def ask(url: str, body: bytes, tier: str = "realtime", patience_s: float = PATIENCE_S) -> Answer:
+    """Send one window on a connection of its own."""
+    began = time.monotonic()
+    retry_after = ""
+    try:
+        answer = httpx.post(
+            url + TRANSCRIPTIONS,
+            data={"model": "whisper-1", "response_format": "json"},
+            files={"file": ("window.wav", body)},
+            headers={"X-Transcription-Tier": tier},
+            timeout=patience_s,
+        )
+        told = str(answer.status_code)
+        retry_after = answer.headers.get("retry-after", "")
+        if told == "200" and not answer.json()["text"]:
+            told = "no text"
+    except httpx.HTTPError as error:
+        told = type(error).__name__
+    return Answer(told, time.monotonic() - began, retry_after)
+
+
 @dataclass
-class Load:
-    """Clients that send one request after another, each on a connection of its own.
+class Answers:
+    """All that clients got."""
+
+    answers: list[Answer] = field(default_factory=list, init=False)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often each answer came."""
+        return Counter(one.told for one in self.answers)
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """How often there was another answer than a transcript, by what it was."""
+        return {told: count for told, count in self.counts.items() if told != "200"}
+
+    @property
+    def waits_s(self) -> list[float]:
+        """How long each transcript took."""
+        return [one.seconds for one in self.answers if one.good]
+
+
+@dataclass
+class Load(Answers):
+    """Clients that send one request after another.
 
     Args:
         url: the service.
@@ -27,8 +83,6 @@ class Load:
     url: str
     bodies: list[bytes]
     every_s: float = 0.0
-    answers: Counter[str] = field(default_factory=Counter)
-    waits_s: list[float] = field(default_factory=list)
 
     def __enter__(self) -> Load:
         self._stop = threading.Event()
@@ -42,26 +96,49 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    @property
-    def failed(self) -> dict[str, int]:
-        """How often there was another answer than a transcript, by what it was."""
-        return {answer: count for answer, count in self.answers.items() if answer != "200"}
-
     def _ask(self, body: bytes) -> None:
         while not self._stop.is_set():
             began = time.monotonic()
-            try:
-                answer = httpx.post(
-                    self.url + TRANSCRIPTIONS,
-                    data={"model": "whisper-1", "response_format": "json"},
-                    files={"file": ("window.wav", body)},
-                    timeout=PATIENCE_S,
-                )
-                told = str(answer.status_code)
-                if told == "200" and not answer.json()["text"]:
-                    told = "no text"
-            except httpx.HTTPError as error:
-                told = type(error).__name__
-            self.answers[told] += 1
-            self.waits_s.append(time.monotonic() - began)
+            self.answers.append(ask(self.url, body))
             self._stop.wait(max(0.0, began + self.every_s - time.monotonic()))
+
+
+@dataclass
+class Arrivals(Answers):
+    """Requests that come at a steady rate, whatever becomes of the ones before.
+
+    Args:
+        url: the service.
+        body: what each sends.
+        rate: requests a second.
+        tier: their urgency.
+    """
+
+    url: str
+    body: bytes
+    rate: float
+    tier: str = "realtime"
+
+    def __enter__(self) -> Arrivals:
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._source = threading.Thread(target=self._arrive)
+        self._source.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._stop.set()
+        self._source.join()
+        for thread in self._threads:
+            thread.join()
+
+    def _arrive(self) -> None:
+        due = time.monotonic()
+        while not self._stop.wait(max(0.0, due - time.monotonic())):
+            thread = threading.Thread(target=self._ask)
+            thread.start()
+            self._threads.append(thread)
+            due += 1 / self.rate
+
+    def _ask(self) -> None:
+        self.answers.append(ask(self.url, self.body, self.tier))

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import signal
 import ssl
 import subprocess
+import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from app.config import Config, ConfigError
+from tests import models
+from tests.chaos import Victim
 from tests.client import TRANSCRIPTIONS
+from tests.load import Load, ask
 from tests.recordings import long_recording, recording, wav
 from tests.stack import Stack, until
 
@@ -98,27 +108,162 @@ def test_stats_page_is_not_opened_without_a_password():
     assert Config(stats_address="0.0.0.0", stats_password="x").stats_password == "x"
 
 
-def test_reserved_slots_are_kept_for_realtime(tmp_path):
-    """While they fail fast, deferred requests leave the pool its reserve."""
-    long = wav(long_recording(60).samples)
-    with (
-        Stack.started(tmp_path / "run", WORKERS="1", MAX_CONCURRENT_TRANSCRIPTIONS="2") as running,
-        ThreadPoolExecutor(1) as background,
-    ):
+LONG = wav(long_recording(60).samples)
 
-        def post(content: bytes, tier: str) -> httpx.Response:
-            return httpx.post(
-                running.url + TRANSCRIPTIONS, data={"model": "whisper-1"},
-                files={"file": ("a.wav", content)}, headers={"X-Transcription-Tier": tier},
-                timeout=120,
-            )  # fmt: skip
 
-        busy = background.submit(post, long, "realtime")
-        assert until(lambda: running.metric(1, "transcription_slots_in_use") == 1)
+def post(running: Stack, content: bytes, tier: str = "realtime") -> httpx.Response:
+    return httpx.post(
+        running.url + TRANSCRIPTIONS, data={"model": "whisper-1"},
+        files={"file": ("a.wav", content)}, headers={"X-Transcription-Tier": tier},
+        timeout=120,
+    )  # fmt: skip
 
-        refused = post(WINDOW, "deferred")
+
+def refusals(running: Stack, metric: str = "requests") -> dict[tuple[str, str], float]:
+    """Those the balancer has counted, by reason and tier."""
+    name = {"requests": "refused_total", "seconds": "refused_audio_seconds_total"}[metric]
+    page = f"http://127.0.0.1:{running.settings['STATS_PORT']}/metrics/refused"
+    families = {
+        family.name: family for family in text_string_to_metric_families(httpx.get(page).text)
+    }
+    samples = families[f"transcription_pool_{name}".removesuffix("_total")].samples
+    return {(one.labels["reason"], one.labels["tier"]): one.value for one in samples if one.value}
+
+
+def status(running: Stack) -> list[str]:
+    return httpx.get(running.url + "/lb-status").text.splitlines()
+
+
+class TestFailFast:
+    """One worker with two slots, one of them kept for realtime."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def running(cls, tmp_path_factory) -> Iterator[Stack]:
+        with Stack.started(
+            tmp_path_factory.mktemp("fast"), WORKERS="1", MAX_CONCURRENT_TRANSCRIPTIONS="2"
+        ) as started:
+            yield started
+
+    def test_reserve_and_refusals(self, running):
+        """Deferred requests leave the pool its reserve; who is refused is counted, by reason and
+        tier, with the audio it carried, on the metrics, on /lb-status and in the log."""
+        with ThreadPoolExecutor(2) as background:
+            busy = background.submit(post, running, LONG, "deferred")
+            assert until(lambda: running.metric(1, "transcription_slots_in_use") == 1)
+
+            refused = post(running, WINDOW, "deferred")
+            assert refused.status_code == 503
+            assert refused.headers["retry-after"] == "1"
+            assert "x-refused" not in refused.headers
+            assert post(running, WINDOW).status_code == 200
+            also_busy = background.submit(post, running, LONG)
+            assert until(lambda: running.metric(1, "transcription_slots_in_use") == 2)
+            assert post(running, WINDOW).status_code == 503
+            assert "w1: up, 2 of 2 slots" in status(running)
+            assert busy.result().status_code == also_busy.result().status_code == 200
+        assert post(running, WINDOW, "deferred").status_code == 200
+
+        seconds = recording("goforward_16k.wav").seconds
+        assert refusals(running) == {("busy", "deferred"): 1, ("busy", "realtime"): 1}
+        assert refusals(running, "seconds") == {
+            ("busy", "deferred"): pytest.approx(seconds, abs=0.01),
+            ("busy", "realtime"): pytest.approx(seconds, abs=0.01),
+        }
+        assert f"Refused: 2, with {2 * seconds:.1f} s of audio" in status(running)
+        assert "  busy, deferred: 1" in status(running)
+        assert until(lambda: len(refusals_in_log(running)) == 2)
+        assert {one["tier"] for one in refusals_in_log(running)} == {"realtime", "deferred"}
+        assert float(refusals_in_log(running)[0]["refused_audio_s"]) == pytest.approx(
+            seconds, abs=0.01
+        )
+
+
+def refusals_in_log(running: Stack) -> list[dict[str, str]]:
+    lines = [json.loads(line) for line in running.lines if line.startswith("{")]
+    return [line for line in lines if line["refused"] != "-"]
+
+
+class TestQueue:
+    """One worker with one slot, where who comes waits for 2 s, or 8 s when deferred."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def running(cls, tmp_path_factory) -> Iterator[Stack]:
+        with Stack.started(
+            tmp_path_factory.mktemp("queue"), WORKERS="1", MAX_CONCURRENT_TRANSCRIPTIONS="1",
+            FAIL_FAST_WHEN_BUSY="false", QUEUE_TIMEOUT_S="2", DEFERRED_QUEUE_TIMEOUT_S="8",
+            MAX_QUEUE_SIZE="3",
+        ) as started:  # fmt: skip
+            yield started
+
+    def test_deadline_and_full_queue_are_counted(self, running):
+        before = Counter(refusals(running))
+        with ThreadPoolExecutor(8) as background:
+            slow = [background.submit(post, running, LONG) for _ in range(2)]
+            assert until(lambda: "Queue: 1" in status(running))
+            began = time.monotonic()
+            late = [background.submit(post, running, WINDOW) for _ in range(2)]
+            assert until(lambda: "Queue: 3" in status(running))
+            full = post(running, WINDOW)
+            assert full.status_code == 503
+            assert time.monotonic() - began < 1.5
+            codes = [one.result().status_code for one in late]
+            waited_s = time.monotonic() - began
+            for one in slow:
+                one.result()
+
+        counted = Counter(refusals(running)) - before
+        assert counted["queue_full", "realtime"] == 1
+        assert counted["deadline", "realtime"] >= codes.count(503)
+        if 503 in codes:
+            assert waited_s >= 2
+
+    def test_realtime_goes_first_and_deferred_is_not_starved(self, running):
+        """Realtime that never ends: a deferred request is answered all the same, in the end."""
+        with (
+            Load(running.url, [WINDOW] * 3) as realtime,
+            ThreadPoolExecutor(2) as background,
+        ):
+            time.sleep(1)
+            waiting = [background.submit(ask, running.url, WINDOW, "deferred") for _ in range(2)]
+            before = len(realtime.answers)
+            told = [one.result() for one in waiting]
+            overtaken = len(realtime.answers) - before
+
+        assert [one.told for one in told] == ["200", "200"]
+        assert overtaken > 5, "behind what came up to 4 s after it"
+        assert max(one.seconds for one in told) < 15
+        assert until(lambda: "Deferred queue: 0" in status(running))
+        assert "Requests in progress: 0" in status(running)
+
+    def test_client_that_leaves_the_queue_is_no_refusal(self, running):
+        before = refusals(running)
+        with ThreadPoolExecutor(1) as background:
+            busy = background.submit(post, running, LONG)
+            assert until(lambda: "w1: up, 1 of 1 slots" in status(running))
+            for tier in ("realtime", "deferred"):
+                assert ask(running.url, WINDOW, tier, patience_s=0.5).told == "ReadTimeout"
+            assert until(lambda: "Queue: 0" in status(running))
+            assert until(lambda: "Deferred queue: 0" in status(running))
+            assert busy.result().status_code == 200
+
+        assert refusals(running) == before
+
+
+def test_pool_without_workers_says_so(tmp_path):
+    """And /lb-status why: the health check brings the worker's own words."""
+    folder = tmp_path / "model"
+    shutil.copytree(models.tiny_en(), folder)
+    with Stack.started(tmp_path / "run", WORKERS="1", MODEL_SIZE=str(folder)) as running:
+        (folder / "model.bin").unlink()
+        victim = Victim(running)
+        os.kill(victim.child(0), signal.SIGKILL)
+        assert until(lambda: any("MODEL_SIZE: the folder" in line for line in status(running)))
+
+        refused = post(running, WINDOW)
+
         assert refused.status_code == 503
         assert refused.headers["retry-after"]
-        assert post(WINDOW, "realtime").status_code == 200
-        assert busy.result().status_code == 200
-        assert post(WINDOW, "deferred").status_code == 200
+        assert refusals(running) == {("no_worker", "realtime"): 1}
+        assert "Workers: 0 of 1 up" in status(running)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from app.api.form import SPOOL_BYTES, Form, transcription_request
 from app.audio.limits import Limits
 from app.config import Config
 from app.engine.admission import Tier
-from app.errors import InvalidRequest, TooLarge, UnsupportedBody
+from app.errors import InvalidRequest, NoRoom, TooLarge, UnsupportedBody
 from tests.client import form
 
 LIMITS = Limits(upload_bytes=1 << 20, duration_s=60)
@@ -138,6 +139,18 @@ def test_large_upload_goes_to_disk():
 
     assert body.taken > 60 << 20
     assert peak < 3 * SPOOL_BYTES
+
+
+def test_full_disk_is_no_fault_of_the_client():
+    """Noticed while the body comes, or when the last of it is written."""
+    for size in (10, 500_000):
+        sent = form(bytes(size), {"model": "m"})
+        with Form() as found:
+            found.file.close()
+            found.file = Path("/dev/full").open("wb")  # noqa: SIM115, closed by the form
+            with pytest.raises(NoRoom) as refused:
+                found.read(io.BytesIO(sent.read()), sent.headers["Content-Type"], LIMITS)
+        assert refused.value.code == "storage_full"
 
 
 def test_absent_format_is_verbose_json():

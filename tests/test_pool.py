@@ -9,151 +9,151 @@ import sys
 import time
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
 from app.config import ROOT
 from app.pool import children
 from app.rollout import Balancer, RolloutError
+from tests.chaos import LARGE, WEDGE, WINDOW, Victim, leavers, wedge, worker_id
 from tests.load import Load
-from tests.recordings import recording, wav
 from tests.stack import Stack, bare_environment, until
 
-COMMAND_S = 120
-WINDOW = wav(recording("austen_0890.wav").waveform())
-# More than the balancer can send again: five seconds of speech, and silence to 10 MB.
-LARGE = wav(
-    np.concatenate(
-        [recording("austen_0890.wav").waveform(), np.zeros(5_000_000 - 84_800, np.float32)]
-    )
-)
+CALL_LIMIT_S = 4
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Two workers and a queue."""
+def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+    """Two workers and a queue, whose device can be made to hang."""
+    folder = tmp_path_factory.mktemp("pool")
+    (folder / "wedge").mkdir()
     with Stack.started(
-        tmp_path_factory.mktemp("pool"), WORKERS="2", FAIL_FAST_WHEN_BUSY="false"
-    ) as running:
-        yield running
+        folder / "run", WORKERS="2", FAIL_FAST_WHEN_BUSY="false",
+        DEVICE_CALL_LIMIT_S=str(CALL_LIMIT_S), WEDGE_DIR=str(folder / "wedge"),
+        PYTHONPATH=str(WEDGE),
+    ) as running:  # fmt: skip
+        yield Victim(running)
 
 
-def command(pool: Stack, name: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """`make restart`, `make scale`, `make reload`."""
-    return subprocess.run(
-        [sys.executable, "-m", "app.pool", name],
-        cwd=ROOT, env=bare_environment() | pool.settings | settings,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=COMMAND_S,
-    )  # fmt: skip
-
-
-def balancer(pool: Stack) -> Balancer:
-    return Balancer(pool.run_dir / "admin.sock")
-
-
-def up(pool: Stack) -> int:
-    """Workers that take requests."""
-    return sum(server.status == "UP" for server in balancer(pool).servers())
-
-
-def arbiters(pool: Stack) -> list[int]:
-    """The Gunicorn masters of the pool, each with one child that holds a model."""
-    return [
-        pid for pid in pool.processes() if b"app.gunicorn_conf" in cmdline(pid) and children(pid)
-    ]
-
-
-def cmdline(pid: int) -> bytes:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
-
-
-def test_restart_under_load(pool):
+def test_restart_under_load(victim):
     """Also of uploads that cannot be sent again, since each worker finishes what it has."""
-    before = set(arbiters(pool))
-    with Load(pool.url, [WINDOW, WINDOW, LARGE]) as load:
-        restarted = command(pool, "restart")
+    before = set(victim.arbiters())
+    with Load(victim.stack.url, [WINDOW, WINDOW, LARGE]) as load:
+        restarted = victim.command("restart")
 
     assert restarted.returncode == 0, restarted.stdout
     assert "w2: back after" in restarted.stdout
     assert load.failed == {}
-    assert load.answers["200"] > 4
-    assert not before & set(arbiters(pool))
-    assert up(pool) == 2
+    assert load.counts["200"] > 4
+    assert not before & set(victim.arbiters())
+    assert victim.up() == 2
 
 
-def test_scale_up_and_down_under_load(pool):
-    with Load(pool.url, [WINDOW, WINDOW, LARGE]) as load:
-        more = command(pool, "scale", WORKERS="3")
+def test_scale_up_and_down_under_load(victim):
+    with Load(victim.stack.url, [WINDOW, WINDOW, LARGE]) as load:
+        more = victim.command("scale", WORKERS="3")
         assert more.returncode == 0, more.stdout
-        assert until(lambda: up(pool) == 3, 30)
-        fewer = command(pool, "scale", WORKERS="2")
+        assert until(lambda: victim.up() == 3, 30)
+        assert "Workers: 3 of 3 up" in victim.lb_status()
+        fewer = victim.command("scale", WORKERS="2")
         assert fewer.returncode == 0, fewer.stdout
 
     assert load.failed == {}
     assert "3 workers serve." in more.stdout
     assert "2 workers serve." in fewer.stdout
-    assert up(pool) == 2
-    assert until(lambda: len(arbiters(pool)) == 2, 30)
+    assert victim.up() == 2
+    assert until(lambda: len(victim.arbiters()) == 2, 30)
 
 
-def test_reload_under_load(pool):
-    with Load(pool.url, [WINDOW, WINDOW, LARGE]) as load:
+def test_reload_under_load(victim):
+    with Load(victim.stack.url, [WINDOW, WINDOW, LARGE]) as load:
         for _ in range(3):
-            reloaded = command(pool, "reload")
-            assert reloaded.returncode == 0, reloaded.stdout
+            victim.must("reload")
             time.sleep(1)
 
     assert load.failed == {}
 
 
-def test_stopped_worker_is_taken_out(pool):
+def test_stopped_worker_is_taken_out(victim):
     """A process that stands still: its requests are sent to another one, and it comes back."""
-    (child, *_) = children(arbiters(pool)[0])
-    with Load(pool.url, [WINDOW, WINDOW]) as load:
+    child = victim.child(0)
+    with Load(victim.stack.url, [WINDOW, WINDOW]) as load:
         time.sleep(1)
         os.kill(child, signal.SIGSTOP)
-        assert until(lambda: up(pool) == 1, 10)
+        assert until(lambda: victim.up() == 1, 5)
         time.sleep(2)
         os.kill(child, signal.SIGCONT)
-        assert until(lambda: up(pool) == 2, 60)
+        assert until(lambda: victim.up() == 2, 60)
 
     assert load.failed == {}
 
 
-def test_killed_workers_lose_nothing(pool):
+def test_killed_workers_lose_nothing(victim):
     """Again and again, each worker by turns, as its process is in the middle of requests."""
-    with Load(pool.url, [WINDOW] * 5) as load:
+    with Load(victim.stack.url, [WINDOW] * 5) as load:
         for event in range(4):
             time.sleep(1)
-            masters = arbiters(pool)
-            os.kill(children(masters[event % len(masters)])[0], signal.SIGKILL)
-            assert until(lambda: up(pool) < 2, 10)
-            assert until(lambda: up(pool) == 2, 60)
+            os.kill(victim.child(event), signal.SIGKILL)
+            assert until(lambda: victim.up() < 2, 10)
+            assert until(lambda: victim.up() == 2, 60)
 
     assert load.failed == {}
 
 
-def test_killed_arbiter_comes_back(pool):
-    with Load(pool.url, [WINDOW, WINDOW]) as load:
+def test_killed_arbiter_comes_back(victim):
+    with Load(victim.stack.url, [WINDOW, WINDOW]) as load:
         time.sleep(1)
-        os.kill(arbiters(pool)[0], signal.SIGKILL)
-        assert until(lambda: up(pool) == 1, 10)
-        assert until(lambda: up(pool) == 2, 60)
+        os.kill(victim.arbiters()[0], signal.SIGKILL)
+        assert until(lambda: victim.up() == 1, 10)
+        assert until(lambda: victim.up() == 2, 60)
 
     assert load.failed == {}
 
 
-def test_scale_wants_a_number(pool):
-    settings = {name: text for name, text in pool.settings.items() if name != "WORKERS"}
-    told = subprocess.run(
-        [sys.executable, "-m", "app.pool", "scale"],
-        cwd=ROOT, env=bare_environment() | settings,
-        capture_output=True, text=True, timeout=COMMAND_S,
-    )  # fmt: skip
+def test_worker_whose_device_hangs_is_replaced(victim):
+    """Its requests are answered by another one, and nobody but this worker notices."""
+    old = set(victim.arbiters())
+    with Load(victim.stack.url, [WINDOW, WINDOW]) as load:
+        wedge(victim, 1)
+        assert until(lambda: victim.up() == 2, 60)
+
+    assert load.failed == {}
+    assert len(old & set(victim.arbiters())) == 1
+    assert "has not returned for 4 s" in victim.stack.log
+
+
+def test_clients_that_leave_leave_nothing(victim):
+    """While they are queued and while they are decoded."""
+    with Load(victim.stack.url, [WINDOW]) as load:
+        leavers(victim, 0)
+
+    assert load.failed == {}
+    assert until(lambda: victim.at_rest(), 10), victim.lb_status()
+
+
+def test_worker_that_ends_before_it_is_ready_waits_and_says_why(victim):
+    """A start that is killed again and again: each time it waits longer, and the balancer knows."""
+    with Load(victim.stack.url, [WINDOW, WINDOW]) as load:
+        deadline = time.monotonic() + 60
+        while "times before it was ready" not in victim.lb_status():
+            assert time.monotonic() < deadline, victim.lb_status()
+            for pid in victim.arbiters():
+                if worker_id(pid) == 1:
+                    os.kill(children(pid)[0], signal.SIGKILL)
+            time.sleep(0.1)
+        told = victim.lb_status()
+        assert until(lambda: victim.up() == 2, 60)
+
+    assert load.failed == {}
+    assert "w1: down. The worker ended 2 times before it was ready. Worker (pid:" in told
+    assert "SIGKILL" in told
+
+
+def test_scale_wants_a_number(victim):
+    victim.stack.settings.pop("WORKERS")
+    try:
+        told = victim.command("scale")
+    finally:
+        victim.stack.settings["WORKERS"] = "2"
 
     assert told.returncode == 1
     assert "make scale WORKERS=4" in told.stdout
@@ -163,7 +163,7 @@ def test_nothing_to_change(tmp_path):
     told = subprocess.run(
         [sys.executable, "-m", "app.pool", "restart"],
         cwd=ROOT, env=bare_environment() | {"RUN_DIR": str(tmp_path)},
-        capture_output=True, text=True, timeout=COMMAND_S,
+        capture_output=True, text=True, timeout=60,
     )  # fmt: skip
 
     assert told.returncode == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import tempfile
 from collections.abc import Mapping
@@ -17,11 +19,13 @@ from app.config import Config
 from app.engine.admission import Tier
 from app.engine.languages import language_code
 from app.engine.options import DecodeOptions, SpeechOptions
-from app.errors import InvalidRequest, UnsupportedBody
+from app.errors import InvalidRequest, NoRoom, UnsupportedBody
 from app.formats import FORMATS
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
+
+logger = logging.getLogger(__name__)
 
 READ_BYTES = 64 * 1024
 SPOOL_BYTES = 2 * 1024 * 1024  # larger uploads go to disk; a 30 s window of WAV stays in memory
@@ -35,12 +39,14 @@ BROKEN = "The multipart body is broken or incomplete."
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionRequest:
-    """What one client asks for; `file` lies in memory, or on disk when it is large."""
+    """What one client asks for; `file` lies in memory, or on disk when it is large. `reserve`:
+    the balancer has not seen to the slots that are kept for realtime requests."""
 
     file: BinaryIO
     model: str
     response_format: str
     tier: Tier
+    reserve: bool
     options: DecodeOptions
 
 
@@ -73,7 +79,8 @@ class Form:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):  # what could not be written is written again
+            self.file.close()
 
     def read(self, body: Body, content_type: str | None, limits: Limits) -> None:
         """Read the whole body, counting as it comes; its announced length is not believed.
@@ -86,6 +93,7 @@ class Form:
             UnsupportedBody: it is not multipart/form-data.
             InvalidRequest: it is broken, or has too many or too large fields.
             TooLarge: it is over the byte limit.
+            NoRoom: the disk is full.
         """
         kind, parameters = parse_options_header(content_type)
         if kind != b"multipart/form-data":
@@ -102,10 +110,25 @@ class Form:
                 limits.check_bytes(n_bytes)
                 parser.write(chunk)
             parser.finalize()
+            self.write(b"")
         except (MultipartParseError, OSError, EOFError):
             raise InvalidRequest(BROKEN) from None
         if not parts.complete:
             raise InvalidRequest(BROKEN)
+
+    def write(self, data: bytes) -> None:
+        """Add to the upload; nothing: what is buffered goes to the disk.
+
+        Raises:
+            NoRoom: the disk is full.
+        """
+        try:
+            self.file.write(data)
+            if not data:
+                self.file.flush()
+        except OSError as error:
+            logger.error("an upload cannot be kept in %s: %s", tempfile.gettempdir(), error)
+            raise NoRoom("The service has no room for this upload now.") from None
 
     def text(self, *names: str) -> str | None:
         """The last value given under any of the names, without surrounding space."""
@@ -184,7 +207,7 @@ class FormParts:
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == "file":
-            self._form.file.write(data[start:end])
+            self._form.write(data[start:end])
             return
         self._field_bytes += end - start
         if self._field_bytes > MAX_FIELD_BYTES:
@@ -228,6 +251,7 @@ def transcription_request(
         model=model,
         response_format=one_of(form, "response_format", tuple(FORMATS), "verbose_json"),
         tier=Tier.DEFERRED if tier.strip().lower() == Tier.DEFERRED.value else Tier.REALTIME,
+        reserve=headers.get("X-POOL-TIER") != Tier.DEFERRED.value,
         options=decode_options(form, config, task),
     )
 

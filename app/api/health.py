@@ -11,6 +11,7 @@ import prometheus_client
 from app import __version__
 from app.config import Config
 from app.engine.engine import Engine
+from app.starts import header_text
 
 
 class Health:
@@ -25,6 +26,8 @@ class Health:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         unready = self._engine.unready
+        # For the balancer, whose health check reads no body: this is a worker, and what it lacks.
+        resp.set_header("X-Worker", str(self._config.worker_id))
         body: dict[str, Any] = {
             "status": "healthy" if unready is None else "unhealthy",
             "worker_id": str(self._config.worker_id),
@@ -39,6 +42,7 @@ class Health:
         if unready is not None:
             body["state"] = self._engine.state
             body["reason"] = unready
+            resp.set_header("X-Reason", header_text(unready))
             resp.status = falcon.HTTP_503
             resp.set_header("Retry-After", str(self._config.busy_retry_after_s))
         resp.media = body

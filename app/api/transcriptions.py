@@ -64,7 +64,7 @@ class Transcriptions:
         """The request's transcript, and where its time went, for the log."""
         tier = request.tier.value
         try:
-            with self._engine.admit(request.tier, cancellation) as queued_s:
+            with self._engine.admit(request.tier, cancellation, request.reserve) as queued_s:
                 begin = time.monotonic()
                 waveform = decode(request.file, self._limits)
                 long = waveform.size > LONG_S * SAMPLE_RATE

@@ -41,6 +41,7 @@ class Ticket:
     tier: Tier
     # Set when there is something to look at: a slot, the client's leaving, a closed house.
     called: threading.Event = field(default_factory=threading.Event)
+    reserve: bool = True
     granted: bool = False
     refused: Unavailable | None = None
 
@@ -104,15 +105,19 @@ class Admission:
         return sum(map(len, self._waiting.values()))
 
     @contextmanager
-    def slot(self, tier: Tier, cancellation: Cancellation) -> Iterator[float]:
+    def slot(self, tier: Tier, cancellation: Cancellation, reserve: bool = True) -> Iterator[float]:
         """Hold a slot for the length of the block; yields the seconds waited for it.
+
+        Args:
+            reserve: a deferred request leaves the reserved slots free; false: the balancer,
+                which sees the whole pool, has seen to that.
 
         Raises:
             Busy, DeadlinePassed, Draining, NotReady: there is no slot for this request.
             ClientGone: the client left while it waited.
         """
         began = time.monotonic()
-        self._enter(tier, cancellation)
+        self._enter(Ticket(tier, reserve=reserve), cancellation)
         try:
             yield time.monotonic() - began
         finally:
@@ -150,20 +155,20 @@ class Admission:
         """
         self._draining = True
 
-    def _enter(self, tier: Tier, cancellation: Cancellation) -> None:
+    def _enter(self, ticket: Ticket, cancellation: Cancellation) -> None:
         """Return when the slot is taken; raise when there is none to be had."""
         cancellation.check()
         with self._lock:
             if self.house in (House.BROKEN, House.DRAINING):
                 raise self._refusal()
-            if self.house is House.OPEN and self._free(tier) and not self._waiting[tier]:
-                self._inside[tier] += 1
+            waiting = self._waiting[ticket.tier]
+            if self.house is House.OPEN and self._free(ticket) and not waiting:
+                self._inside[ticket.tier] += 1
                 return
             full = self.outside >= self._waiting_room
             if full or (self._fail_fast and self.house is House.OPEN):
                 raise Busy("All slots are busy. Send the request again.")
-            ticket = Ticket(tier)
-            self._waiting[tier].append(ticket)
+            waiting.append(ticket)
         self._await(ticket, cancellation)
 
     def _await(self, ticket: Ticket, cancellation: Cancellation) -> None:
@@ -195,15 +200,16 @@ class Admission:
         """Hand free slots to the waiting, realtime first, first come first served."""
         for tier in Tier:
             waiting = self._waiting[tier]
-            while waiting and self._free(tier):
+            while waiting and self._free(waiting[0]):
                 ticket = waiting.popleft()
                 ticket.granted = True
                 self._inside[tier] += 1
                 ticket.called.set()
 
-    def _free(self, tier: Tier) -> bool:
-        """Whether a request of this tier may come in now."""
-        return self.inside < self._slots and self._inside[tier] < self._limits[tier]
+    def _free(self, ticket: Ticket) -> bool:
+        """Whether this request may come in now."""
+        limit = self._limits[ticket.tier] if ticket.reserve else self._slots
+        return self.inside < self._slots and self._inside[ticket.tier] < limit
 
     def _present(self) -> int:
         return self.inside + self.outside

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 WATCH_EVERY_S = 1.0
 PROVE_AFTER_S = 60.0  # without a transcript, after which a recording of our own is transcribed
+LOAD_AGAIN_AFTER_S = 10.0
 FAILURES_LIMIT = 3  # device failures in a row after which nothing but a new process helps
 
 
@@ -41,10 +42,17 @@ class Engine:
         config: the settings.
         give_up: called with a sentence when the device hangs or has failed for good: only a new
             process helps.
+        on_ready: called once, when the worker could transcribe for the first time.
     """
 
-    def __init__(self, config: Config, give_up: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        give_up: Callable[[str], None] | None = None,
+        on_ready: Callable[[], None] | None = None,
+    ) -> None:
         self._give_up = give_up
+        self._on_ready = on_ready
         self._config = config
         self._admission = Admission.of(config)
         self._model: Model | None = None
@@ -98,9 +106,11 @@ class Engine:
         """Whether this process sees a GPU; known once the model is loaded."""
         return bool(self._model and self._model.gpus)
 
-    def admit(self, tier: Tier, cancellation: Cancellation) -> AbstractContextManager[float]:
+    def admit(
+        self, tier: Tier, cancellation: Cancellation, reserve: bool = True
+    ) -> AbstractContextManager[float]:
         """A slot for the length of a `with` block; see `Admission.slot`."""
-        return self._admission.slot(tier, cancellation)
+        return self._admission.slot(tier, cancellation, reserve)
 
     def transcribe(
         self,
@@ -145,18 +155,29 @@ class Engine:
             model.warm_up()
         except (ModelError, HardwareError) as error:
             self._fail(str(error))
-        except Exception:  # nothing else tells anyone that this thread died
+            self._try_again()
+        except Exception as error:  # nothing else tells anyone that this thread died
             logger.exception("loading the model failed")
-            self._fail("The model could not be loaded; the worker's log says why.")
+            self._fail(f"The model could not be loaded: {one_line(error)}")
+            self._try_again()
         else:
             self._model = model
             if self._give_up is not None:
                 threading.Thread(target=self._watch, name="watch-device", daemon=True).start()
             self._admission.open()
+            if self._on_ready is not None:
+                self._on_ready()
             logger.info(
                 "ready: model %s on %s, %d decodes side by side",
                 self._config.name, model.device, model.replicas,
             )  # fmt: skip
+
+    def _try_again(self) -> None:
+        """Let it be seen why, and then have a fresh process try: a disk may have come back, or
+        memory been freed."""
+        if self._give_up is not None:
+            time.sleep(LOAD_AGAIN_AFTER_S)
+            self._give_up("The model could not be loaded; trying again.")
 
     def _fail(self, reason: str, told: str = "The model could not be loaded.") -> None:
         """Take no more requests: the reason is for operators, what is told for clients."""
