@@ -38,7 +38,8 @@ workers = 1  # one model a process; Supervisor counts the processes
 worker_class = "gthread"
 threads = service.slots + service.max_queue_size + SPARE_THREADS
 preload_app = False  # CUDA does not survive a fork
-timeout = 30  # a process that stands still this long is killed; long requests do not count
+timeout = 15  # a process that stands still this long is killed, well before bots give up; long
+# requests do not count
 graceful_timeout = service.drain_timeout_s
 keepalive = 15  # longer than the balancer keeps idle connections, so that it closes them first
 control_socket_disable = True  # its default path is one for all workers of a user

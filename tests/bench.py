@@ -11,6 +11,9 @@ Rows, on the same recordings (1 to 11 s) and options (beam 5, words, VAD):
     engine   this engine
     adaptive the same with ENCODER_WINDOW=adaptive
 
+The case `path` compares one 10 s WAV through the whole service (HAProxy, Gunicorn, Falcon,
+multipart, WAV), with nothing else going on, to the same samples given to an engine in this process.
+
 Rounds of all rows alternate, so that a change of the machine's speed meets all of them; the
 table shows medians, and ratios taken round by round. Writes .run/bench.json and .run/bench.png.
 """
@@ -23,6 +26,7 @@ import os
 import platform
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +34,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import faster_whisper
+import httpx
 import matplotlib
 import numpy as np
 
@@ -40,11 +45,15 @@ from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from tests import models
 from tests import plain as plain_whisper
-from tests.recordings import SAMPLE_RATE, recordings
+from tests.client import TRANSCRIPTIONS
+from tests.recordings import SAMPLE_RATE, recordings, wav
+from tests.stack import Stack
 
 LEVELS = (1, 2, 4, 8, 16, 32)
 CORES = len(os.sched_getaffinity(0))
-CASES = ("known", "detected")
+CASES = ("known", "detected", "path")
+PATH_ROUNDS = 60
+PATH_S = 10
 CELLS = (
     "requests_per_s", "audio_s_per_s", "p50_s", "p95_s", "p99_s", "busy_share", "batch",
     "ratio_to_best",
@@ -134,6 +143,48 @@ def device_figures() -> tuple[float, float, float]:
     return metrics.DEVICE_BUSY_SECONDS._value.get(), calls, generate._sum.get()
 
 
+def path(folder: Path) -> dict[str, object]:
+    """What the way through the service adds to one request; medians in seconds."""
+    samples = np.resize(CLIPS[0], PATH_S * SAMPLE_RATE)
+    decode, form = (
+        engine(folder, "full"),
+        {
+            "model": "whisper-1",
+            "response_format": "json",
+            "language": "en",
+            "timestamp_granularities[]": "word",
+        },
+    )
+    direct_s, through_s = [], []
+    with (
+        tempfile.TemporaryDirectory() as run_dir,
+        Stack.started(Path(run_dir), WORKERS="1", MODEL_SIZE=str(folder)) as stack,
+        httpx.Client(base_url=stack.url, timeout=60) as client,
+    ):
+        body = wav(samples)
+        for _ in range(PATH_ROUNDS):
+            began = time.monotonic()
+            decode(samples, "en")
+            direct_s.append(time.monotonic() - began)
+            began = time.monotonic()
+            answer = client.post(TRANSCRIPTIONS, data=form, files={"file": ("w.wav", body)})
+            through_s.append(time.monotonic() - began)
+            assert answer.status_code == 200, answer.text
+    more_s = [through - direct for through, direct in zip(through_s, direct_s, strict=True)]
+    line = {
+        "case": "path", "rounds": PATH_ROUNDS,
+        "engine_p50_s": statistics.median(direct_s),
+        "service_p50_s": statistics.median(through_s),
+        "overhead_p50_s": statistics.median(more_s),
+    }  # fmt: skip
+    print(
+        f"\nOne {PATH_S} s WAV at a time: engine in process {line['engine_p50_s'] * 1000:.0f} ms, "
+        f"whole service {line['service_p50_s'] * 1000:.0f} ms, overhead "
+        f"{line['overhead_p50_s'] * 1000:.1f} ms (medians of {PATH_ROUNDS} pairs)"
+    )
+    return line
+
+
 def percentile(values: list[float], share: float) -> float:
     return float(np.percentile(values, 100 * share))
 
@@ -203,7 +254,10 @@ def plot(lines: list[dict[str, object]], target: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    lines = [line for line in lines if line["case"] != "path"]
     cases = list(dict.fromkeys(str(line["case"]) for line in lines))
+    if not cases:
+        return
     figure, axes = pyplot.subplots(1, len(cases), figsize=(6 * len(cases), 4), squeeze=False)
     for axis, case in zip(axes[0], cases, strict=True):
         for row in dict.fromkeys(str(line["row"]) for line in lines if line["case"] == case):
@@ -247,6 +301,9 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     lines, runs = [], []
     for case in chosen.cases:
+        if case == "path":
+            lines.append(path(models.tiny_en()))
+            continue
         known = case == "known"
         folder, language = (models.tiny_en(), "en") if known else (models.base(), None)
         measured = run_case(rows_of(folder), language, chosen.levels, chosen.rounds)

@@ -178,6 +178,17 @@ class TestFailFast:
             seconds, abs=0.01
         )
 
+    def test_deferred_is_refused_at_once_while_realtime_has_every_slot(self, running):
+        with ThreadPoolExecutor(2) as background:
+            busy = [background.submit(post, running, LONG) for _ in range(2)]
+            assert until(lambda: "w1: up, 2 of 2 slots" in status(running))
+
+            refused = ask(running.url, WINDOW, "deferred")
+
+            assert refused.told == "503"
+            assert refused.seconds < 0.5
+            assert all(one.result().status_code == 200 for one in busy)
+
 
 def refusals_in_log(running: Stack) -> list[dict[str, str]]:
     lines = [json.loads(line) for line in running.lines if line.startswith("{")]
