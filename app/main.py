@@ -11,7 +11,7 @@ import falcon
 from app import log
 from app.api.disconnect import ClientWatch
 from app.api.health import Health, Metrics, Service
-from app.api.middleware import Keys, RequestId
+from app.api.middleware import Keys, Leftovers, RequestId
 from app.api.models import Models, OneModel
 from app.api.transcriptions import Transcriptions
 from app.config import Config, ConfigError
@@ -44,7 +44,7 @@ class Application(falcon.App[falcon.Request, falcon.Response]):
 
 def create_app(config: Config, engine: Engine) -> Application:
     """Put the routes on their resources, and every error into the one form."""
-    app = Application(middleware=[RequestId(), Keys(config)])
+    app = Application(middleware=[RequestId(), Leftovers(), Keys(config)])
     app.engine = engine
     watch = ClientWatch()
     app.add_route("/", Service(config, engine, ENDPOINTS))

@@ -405,6 +405,8 @@ def harms(folder: Path, names: list[str], seconds: float, events: int) -> list[d
                 f"{line['max_s']:.2f} s | {line['back_s']:.1f} s |",
                 flush=True,
             )
+            if line["failed"]:
+                print(victim.lb_status(), file=sys.stderr)
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import falcon.testing
@@ -105,11 +106,9 @@ class TestRoutes:
         assert_error(client.get(path), 404)
 
 
-class Unread:
-    """A body that must not be read."""
-
-    def read(self, size: int = -1) -> bytes:
-        raise AssertionError("the body was read")
+def unread() -> None:
+    """Stands where the form stands that nobody may read."""
+    raise AssertionError("the form was read")
 
 
 @pytest.fixture
@@ -142,11 +141,15 @@ class TestKeys:
             {"X-API-Key": "\u00e4"},
         ],
     )
-    def test_wrong_or_missing_key_is_401_before_the_body_is_read(self, guarded, headers):
+    def test_wrong_or_missing_key_is_401_before_the_form_is_read(
+        self, guarded, headers, monkeypatch
+    ):
+        """What was sent is thrown away unread, so that the client, still sending, sees why."""
+        monkeypatch.setattr("app.api.transcriptions.Form", unread)
         environ = falcon.testing.create_environ(
             TRANSCRIPTIONS, method="POST", headers={"Content-Type": "multipart/form-data"} | headers
         )
-        environ["wsgi.input"] = Unread()
+        environ["wsgi.input"] = io.BytesIO(bytes(1_000_000))
         started = falcon.testing.StartResponseMock()
 
         body = b"".join(guarded.wsgi.app(environ, started))

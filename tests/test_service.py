@@ -317,6 +317,8 @@ def test_keys_are_asked_for_through_the_balancer(tmp_path):
         wrong = openai.OpenAI(base_url=guarded.url + "/v1", api_key="wrong", max_retries=0)
         with wrong, pytest.raises(openai.AuthenticationError):
             wrong.audio.transcriptions.create(file=AUSTEN.path, model="whisper-1")
+        for _ in range(5):  # refused before its body was read, and told so all the same
+            assert post(guarded, bytes(10_000_000)).status_code == 401
         right = openai.OpenAI(base_url=guarded.url + "/v1", api_key="secret", max_retries=0)
         with right:
             answer = right.audio.transcriptions.create(file=AUSTEN.path, model="whisper-1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import logging
 import re
@@ -19,6 +20,8 @@ from app.errors import Unauthorized
 logger = logging.getLogger(__name__)
 
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+LEFTOVERS_S = 5.0
+READ_BYTES = 64 * 1024
 QUIET_PATHS = ("/health", "/metrics")  # asked every second
 
 
@@ -42,6 +45,24 @@ class RequestId:
             level, "%s %s %d %.0f ms%s", req.method, req.path, resp.status_code, elapsed_ms, spans
         )
         log.request_id.set("-")
+
+
+class Leftovers:
+    """Reads what is left of a body that was refused before its end.
+
+    A connection that is closed while its client still sends is reset, and the answer is lost on
+    the way; the client then sees no reason.
+    """
+
+    def process_response(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool
+    ) -> None:
+        if req.method != "POST" or resp.status_code < 400:
+            return
+        ends = time.monotonic() + LEFTOVERS_S
+        with contextlib.suppress(OSError, EOFError):  # the client has left
+            while time.monotonic() < ends and req.stream.read(READ_BYTES):
+                pass
 
 
 class Keys:
