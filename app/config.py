@@ -137,6 +137,11 @@ class Config:
     api_keys: tuple[str, ...] = setting(
         (), "Further valid keys, comma-separated (for rotation).", secret=True
     )
+    api_keys_file: str = setting(
+        "",
+        "A file of further valid keys, one a line, read anew when it changes. While one is named "
+        "a key is asked for, also when the file holds none.",
+    )
     max_upload_bytes: int = setting(
         100 * 1024 * 1024, "The largest request body in bytes; beyond it 413.",
         minimum=1024, maximum=4 * 1024**3,
@@ -224,10 +229,17 @@ class Config:
     lb_port: int = setting(
         8083, "The service's one port (HAProxy), on every address.", minimum=1, maximum=65_535
     )
+    supervise_haproxy: bool = setting(
+        True, "Run HAProxy beside the workers; `false`: the balancers have units of their own."
+    )
+    worker_address: str = setting(
+        "127.0.0.1",
+        "Address the workers listen on. Another than the loopback one is for balancers on other "
+        "hosts, and for a firewall that lets them alone reach it.",
+    )
     worker_base_port: int = setting(
-        8001, "Port of worker 1 on the loopback address; the next ones follow.",
-        minimum=1, maximum=65_535,
-    )  # fmt: skip
+        8001, "Port of worker 1; the next ones follow.", minimum=1, maximum=65_535
+    )
     stats_port: int = setting(
         8404, "HAProxy's stats page and metrics, on the loopback address.",
         minimum=1, maximum=65_535,
@@ -312,8 +324,13 @@ class Config:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Every key a client may send; empty: no key is asked for."""
+        """The keys among the settings; those of `API_KEYS_FILE` come on top."""
         return tuple(key for key in (self.api_token, *self.api_keys) if key)
+
+    @property
+    def asks_for_key(self) -> bool:
+        """Whether a client must send a key."""
+        return bool(self.keys or self.api_keys_file)
 
     @property
     def cores(self) -> int:

@@ -32,8 +32,7 @@ os.environ.setdefault("CT2_CUDA_ALLOCATOR", "cuda_malloc_async")
 if service.worker_gpu is not None:
     os.environ["CUDA_VISIBLE_DEVICES"] = service.worker_gpu
 
-host = "127.0.0.1"
-bind = f"{host}:{service.worker_port}"
+bind = f"{service.worker_address}:{service.worker_port}"
 workers = 1  # one model a process; Supervisor counts the processes
 worker_class = "gthread"
 threads = service.slots + service.max_queue_size + SPARE_THREADS
@@ -58,7 +57,7 @@ def on_starting(server: Any) -> None:
     signal.signal(signal.SIGTERM, give_up_waiting)
     if seconds := starts.begin():
         server.log.error("%s Next try in %g s.", starts.reason, seconds)
-        address = (host, service.worker_port)
+        address = (service.worker_address, service.worker_port)
         wait_in_view(seconds, address, starts.reason, service.worker_id)
     logging.getLogger("gunicorn.error").addHandler(LastWords(starts, logging.WARNING))
 

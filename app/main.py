@@ -113,7 +113,7 @@ def get_app() -> Application:
     except ConfigError as error:
         sys.exit(str(error))
     log.configure(config.worker_id, config.log_level)
-    if not config.keys:
+    if not config.asks_for_key:
         logger.warning("no API_TOKEN or API_KEYS: open to everyone who can reach the port")
     starts = Starts.of(config)
     logging.getLogger().addHandler(LastWords(starts, logging.ERROR))

@@ -1,11 +1,17 @@
 """The pool of one machine: its balancer and workers, from `make run` to Ctrl-C.
 
     python -m app.pool run | stop | status | restart | scale | reload
+    python -m app.pool serve | update [PROGRAM …] | supervisorctl COMMAND … | settings
 
 `run` stays in the foreground: it checks what the pool needs, fetches the model, starts
 Supervisor (which starts HAProxy and the workers), says when they are ready, and passes on their
 log until it is told to stop. `restart` restarts its workers one at a time, `scale` makes them
 WORKERS many, `reload` has the balancer read its configuration anew: no request notices.
+
+The second line is for hosts where systemd is the parent (deploy/systemd). `serve` becomes
+Supervisor. `update` gives a Supervisor that runs this version's programs and number of workers;
+those that stay are not touched. `supervisorctl` speaks to it, and `settings` prints what the
+settings come to, for the balancers' configuration.
 """
 
 from __future__ import annotations
@@ -25,12 +31,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import jinja2
 
-from app.config import ROOT, Config, ConfigError
+from app.config import ROOT, Config, ConfigError, settings
 from app.process import die_with_parent
 from app.rollout import Balancer, Rollout, RolloutError
 from app.starts import Starts
@@ -75,11 +82,27 @@ class Pool:
                 "SERVICE_USER": pwd.getpwuid(os.geteuid()).pw_name,
                 # /dev/fd/1 is a pipe to `run`, whatever its own standard output is.
                 "LOG_FILE": "/dev/fd/1",
-                "SUPERVISE_HAPROXY": "true",
-                "HAPROXY": find_haproxy(),
+                "HAPROXY": find_haproxy() if self.config.supervise_haproxy else "haproxy",
                 "PYTHONUNBUFFERED": "1",
             }
         )
+
+    def unit_environment(self) -> dict[str, str]:
+        """What Supervisor gets under systemd: all but the service's settings.
+
+        Each worker reads those from the `.env` file of its own version when it starts, so that
+        one worker after the other can be given new ones, and a new version, while Supervisor
+        goes on. PROJECT and PYTHON are reached by a link, named by the unit.
+        """
+        own = self.environment()
+        names = {each.name.upper() for each in settings()} - {"RUN_DIR", "SUPERVISE_HAPROXY"}
+        project = os.environ.get("PROJECT", str(ROOT))
+        under_systemd = {
+            "PROJECT": project,
+            "PYTHON": f"{project}/.venv/bin/python",
+            "LOG_FILE": "syslog",  # the journal's socket cannot be opened by name
+        }
+        return {name: own[name] for name in own if name not in names} | under_systemd
 
     def check(self) -> None:
         """Raise `PoolError` when the pool could not start."""
@@ -97,12 +120,16 @@ class Pool:
             raise PoolError(f"Less than {FREE_BYTES >> 20} MB are free in {self.run_dir}.")
         if self.supervisor_pid() is not None:
             raise PoolError("The service already runs from this folder; `make stop` ends it.")
-        for name, port, host in (
+        balancer = (
             ("LB_PORT", self.config.lb_port, ""),
             ("STATS_PORT", self.config.stats_port, "127.0.0.1"),
-            *(("WORKER_BASE_PORT", port, "127.0.0.1") for port in self.config.worker_ports),
+        )
+        host = self.config.worker_address
+        for name, port, address in (
+            *(balancer if self.config.supervise_haproxy else ()),
+            *(("WORKER_BASE_PORT", port, host) for port in self.config.worker_ports),
         ):
-            check_port(name, port, host)
+            check_port(name, port, address)
 
     def with_model(self) -> Pool:
         """The same pool with its model at hand and its device named."""
@@ -136,7 +163,8 @@ class Pool:
 
     def render_balancer(self) -> None:
         """Write the balancer's configuration for this number of workers."""
-        self.balancer_conf.write_text(render_balancer(self.config.worker_ports))
+        ports, address = self.config.worker_ports, self.config.worker_address
+        self.balancer_conf.write_text(render_balancer(ports, address))
 
     def render_supervisor(self) -> None:
         """Write Supervisor's configuration for this number of workers."""
@@ -148,9 +176,37 @@ class Pool:
         module = f"supervisor.{name}"
         return [sys.executable, "-W", "ignore", "-m", module, "-c", str(self.supervisor_conf)]
 
+    def serve(self) -> int:
+        """Become Supervisor, for a parent that keeps the log and says when to stop."""
+        self.render_supervisor()
+        command = self.command("supervisord")
+        os.chdir(ROOT)
+        os.execve(command[0], command, self.unit_environment())
+
+    def update(self, programs: list[str]) -> int:
+        """Have a running Supervisor take these programs, or all, as this version has them."""
+        self.render_supervisor()
+        return self.supervisorctl(["update", *programs])
+
+    def supervisorctl(self, words: list[str]) -> int:
+        """Tell the running Supervisor something."""
+        command = [*self.command("supervisorctl"), *words]
+        return subprocess.run(
+            command, cwd=ROOT, env=self.unit_environment(), check=False
+        ).returncode
+
+    def settings(self) -> int:
+        """Print the settings and what follows from them as JSON, without the secrets."""
+        own = self.environment()
+        derived = (*self.config.consequences(), "STOP_WAIT_S")
+        shown = {each.name.upper(): each for each in settings() if each.repr}
+        print(json.dumps({name: own[name] for name in (*shown, *derived)}))
+        return 0
+
     def run(self) -> int:
         """Start everything, stay until told to stop, leave nothing behind."""
-        self.render_balancer()
+        if self.config.supervise_haproxy:
+            self.render_balancer()
         self.render_supervisor()
         for number in range(1, self.config.workers + 1):
             Starts.of(replace(self.config, worker_id=number)).ready()  # those of another day
@@ -182,13 +238,15 @@ class Pool:
         """Wait for the pool and say that it is ready; returns why it never will be."""
         began = time.monotonic()
         while running():
-            answers = [get_json(port, "/health") for port in self.config.worker_ports]
+            host = self.config.worker_address
+            answers = [get_json(port, "/health", host) for port in self.config.worker_ports]
             states = [answer.get("state", answer.get("status")) for answer in answers]
             if all(state == "broken" for state in states):
                 return str(answers[0]["reason"])
             healthy = states.count("healthy")
             up = f"Workers: {healthy} of ".encode()  # the balancer has seen them too
-            if healthy + states.count("broken") == len(states) and up in self.balancer_status():
+            seen = not self.config.supervise_haproxy or up in self.balancer_status()
+            if healthy + states.count("broken") == len(states) and seen:
                 self._say_ready(healthy, time.monotonic() - began)
                 return None
             time.sleep(POLL_S)
@@ -196,7 +254,7 @@ class Pool:
 
     def _say_ready(self, healthy: int, elapsed: float) -> None:
         config = self.config
-        key = "-H 'Authorization: Bearer YOUR_KEY' " if config.keys else ""
+        key = "-H 'Authorization: Bearer YOUR_KEY' " if config.asks_for_key else ""
         scheme = "https" if config.tls_certificate else "http"
         say(
             f"\nReady after {elapsed:.0f} s: {healthy} of {config.workers} workers, model "
@@ -256,7 +314,7 @@ class Pool:
                     Balancer(self.run_dir / "admin.sock"),
                     self.command("supervisorctl"),
                     self.environment(),
-                    worker_state,
+                    partial(worker_state, host=self.config.worker_address),
                     self.config.drain_timeout_s,
                     say,
                 )
@@ -277,7 +335,8 @@ class Pool:
     def reload(self, rollout: Rollout) -> None:
         """Have the balancer read its file and the settings of its own anew."""
         servers = rollout.balancer.servers()
-        self.balancer_conf.write_text(render_balancer([server.port for server in servers]))
+        ports = [server.port for server in servers]
+        self.balancer_conf.write_text(render_balancer(ports, self.config.worker_address))
         rollout.reload([find_haproxy(), "-c", "-q", "-f", str(self.balancer_conf)])
         say("The balancer has read its configuration.")
 
@@ -299,7 +358,7 @@ class Pool:
             say(f"{server.name}: finishing its requests …")
             rollout.drain(server.name)
         ports = [servers[0].port + number for number in range(wanted)]
-        self.balancer_conf.write_text(render_balancer(ports))
+        self.balancer_conf.write_text(render_balancer(ports, self.config.worker_address))
         rollout.reload([find_haproxy(), "-c", "-q", "-f", str(self.balancer_conf)])
         if wanted < len(servers):
             self.render_supervisor()
@@ -345,18 +404,18 @@ def render(template: Path, **values: object) -> str:
     return str(text.render(**values))
 
 
-def render_balancer(ports: Sequence[int]) -> str:
+def render_balancer(ports: Sequence[int], address: str = "127.0.0.1") -> str:
     """The balancer's configuration for workers on these ports, instead of the three it names."""
     workers = [
-        {"name": f"w{number}", "address": f"127.0.0.1:{port}"}
+        {"name": f"w{number}", "address": f"{address}:{port}"}
         for number, port in enumerate(ports, start=1)
     ]
     return render(BALANCER_CONF, workers=workers)
 
 
-def worker_state(port: int) -> str:
+def worker_state(port: int, host: str = "127.0.0.1") -> str:
     """`healthy`, or a worker's state and its reason."""
-    answer = get_json(port, "/health")
+    answer = get_json(port, "/health", host)
     if answer.get("status") == "healthy":
         return "healthy"
     return f"{answer.get('state', 'starting')}: {answer.get('reason', 'nobody answers yet')}"
@@ -398,12 +457,12 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def get(port: int, path: str, tls: bool = False) -> bytes | None:
+def get(port: int, path: str, tls: bool = False, host: str = "127.0.0.1") -> bytes | None:
     """The body at a path of this machine; None when nobody answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    connection = http.client.HTTPConnection(host, port, timeout=2)
     if tls:  # whose certificate is for other names than this machine's own
         unchecked = ssl._create_unverified_context()
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=2, context=unchecked)
+        connection = http.client.HTTPSConnection(host, port, timeout=2, context=unchecked)
     try:
         connection.request("GET", path)
         return connection.getresponse().read()
@@ -413,10 +472,10 @@ def get(port: int, path: str, tls: bool = False) -> bytes | None:
         connection.close()
 
 
-def get_json(port: int, path: str) -> dict[str, object]:
+def get_json(port: int, path: str, host: str = "127.0.0.1") -> dict[str, object]:
     """The JSON object at a path of this machine; empty when nobody answers."""
     try:
-        body = json.loads(get(port, path) or b"{}")
+        body = json.loads(get(port, path, host=host) or b"{}")
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
@@ -442,6 +501,15 @@ def main(arguments: list[str]) -> int:
             case ["run"]:
                 pool.check()
                 return pool.with_model().run()
+            case ["serve"]:
+                pool.check()
+                return pool.serve()
+            case ["update", *programs]:
+                return pool.update(programs)
+            case ["supervisorctl", *words]:
+                return pool.supervisorctl(words)
+            case ["settings"]:
+                return pool.settings()
             case ["stop"]:
                 return pool.stop()
             case ["status"]:

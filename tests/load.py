@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import httpx
@@ -27,7 +28,13 @@ class Answer:
         return self.told == "200"
 
 
-def ask(url: str, body: bytes, tier: str = "realtime", patience_s: float = PATIENCE_S) -> Answer:
+def ask(
+    url: str,
+    body: bytes,
+    tier: str = "realtime",
+    patience_s: float = PATIENCE_S,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
     """Send one window on a connection of its own."""
     began = time.monotonic()
     retry_after = ""
@@ -36,7 +43,7 @@ def ask(url: str, body: bytes, tier: str = "realtime", patience_s: float = PATIE
             url + TRANSCRIPTIONS,
             data={"model": "whisper-1", "response_format": "json"},
             files={"file": ("window.wav", body)},
-            headers={"X-Transcription-Tier": tier},
+            headers={"X-Transcription-Tier": tier} | dict(headers or {}),
             timeout=patience_s,
         )
         told = str(answer.status_code)
@@ -77,11 +84,13 @@ class Load(Answers):
     Args:
         url: the service.
         bodies: what they send; client n sends body n, again and again.
+        headers: sent with each request, such as a key.
         every_s: between the starts of a client's requests, if the answers are not slower.
     """
 
     url: str
     bodies: list[bytes]
+    headers: dict[str, str] = field(default_factory=dict)
     every_s: float = 0.0
 
     def __enter__(self) -> Load:
@@ -99,7 +108,7 @@ class Load(Answers):
     def _ask(self, body: bytes) -> None:
         while not self._stop.is_set():
             began = time.monotonic()
-            self.answers.append(ask(self.url, body))
+            self.answers.append(ask(self.url, body, headers=self.headers))
             self._stop.wait(max(0.0, began + self.every_s - time.monotonic()))
 
 

@@ -114,3 +114,9 @@ def test_deferred_requests_always_keep_a_slot():
 
 def test_readme_holds_the_table_of_settings():
     assert config_module.table() in (ROOT / "README.md").read_text()
+
+
+def test_a_file_of_keys_asks_for_one():
+    assert not Config().asks_for_key
+    assert Config(api_token="first").asks_for_key
+    assert Config(api_keys_file="/etc/transcription/keys").asks_for_key

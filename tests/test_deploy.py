@@ -21,6 +21,7 @@ from app.pool import (
     render_balancer,
 )
 
+UNIT = ROOT / "deploy/systemd/transcription.service"
 REQUIREMENTS = sorted(
     path for folder in (ROOT, ROOT / "deploy", ROOT / "tests") for path in folder.glob("*.txt")
 )
@@ -101,6 +102,31 @@ def test_stopping_limits_are_ordered():
     assert int(Pool(config).environment()["STOP_WAIT_S"]) > config.drain_timeout_s
 
 
+def test_units_limit_is_the_last():
+    """systemd's patience ends after Supervisor's, which ends after Gunicorn's."""
+    unit = re.search(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.M)
+
+    assert unit
+    assert int(unit[1]) > int(Pool(Config()).environment()["STOP_WAIT_S"])
+
+
+def test_unit_leaves_a_gpu_reachable():
+    """What would hide the devices, or forbid code that is written while it runs."""
+    assert not re.search(r"^(PrivateDevices|MemoryDenyWriteExecute)=", UNIT.read_text(), re.M)
+
+
+def test_supervisor_under_systemd_gets_no_settings():
+    """Each worker reads them from its release when it starts; secrets are in no environment."""
+    config = Config(api_token="a-secret", beam_size=3, run_dir=Path("/run/transcription"))
+    environment = Pool(config).unit_environment()
+    used = set(re.findall(r"%\(ENV_([A-Z_]+)\)s", SUPERVISOR_CONF.read_text()))
+
+    assert used <= set(environment)
+    assert environment["LOG_FILE"] == "syslog"
+    assert "a-secret" not in environment.values()
+    assert "BEAM_SIZE" not in environment
+
+
 @pytest.mark.parametrize("path", REQUIREMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_requirement_has_its_version_and_hash(path):
     blocks = re.split(r"\n(?=\S)", path.read_text())
@@ -166,9 +192,10 @@ def test_every_setting_is_used():
         assert used or each.name.upper() in own, each.name
 
 
-def test_setup_script_is_sound():
+def test_shell_scripts_are_sound():
+    scripts = [ROOT / "deploy/setup.sh", *(ROOT / "tests").glob("*.sh")]
     checked = subprocess.run(
-        [Path(sys.executable).with_name("shellcheck"), ROOT / "deploy/setup.sh"],
+        [Path(sys.executable).with_name("shellcheck"), *scripts],
         stdout=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
 

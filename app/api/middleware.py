@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import falcon
@@ -69,12 +70,14 @@ class Keys:
     """Asks for a key before any of the body is read.
 
     Args:
-        config: its keys; none: every request passes.
+        config: its keys and the file of further ones; neither: every request passes.
     """
 
     def __init__(self, config: Config) -> None:
+        self._asks = config.asks_for_key
         # Hashed to one length, so that comparing tells nothing about a key, not even that.
-        self._keys = [digest(key) for key in config.keys]
+        self._settings_keys = [digest(key) for key in config.keys]
+        self._file = KeyFile(Path(config.api_keys_file)) if config.api_keys_file else None
 
     def process_resource(
         self,
@@ -83,12 +86,44 @@ class Keys:
         resource: object,
         params: dict[str, Any],
     ) -> None:
-        if not self._keys or not getattr(resource, "needs_key", False):
+        if not self._asks or not getattr(resource, "needs_key", False):
             return
         sent = digest(sent_key(req))
+        keys = self._settings_keys + (self._file.keys() if self._file else [])
         # All of them, so that the time does not tell which one it was.
-        if not sum(hmac.compare_digest(sent, key) for key in self._keys):
+        if not sum(hmac.compare_digest(sent, key) for key in keys):
             raise Unauthorized("The API key is missing or wrong.")
+
+
+class KeyFile:
+    """Keys that change while the worker runs: one a line, read anew when the file is another.
+
+    Threads may ask at the same time: the pair of stamp and keys is replaced as one.
+
+    Args:
+        path: the file; one that cannot be read leaves the keys as they were.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read: tuple[object, list[bytes]] = (None, [])
+
+    def keys(self) -> list[bytes]:
+        """The hashes of the file's keys."""
+        stamp, keys = self._read
+        try:
+            found = self._path.stat()
+            now = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if now != stamp:
+                lines = self._path.read_text().splitlines()
+                keys = [digest(line.strip()) for line in lines if line.strip()]
+                self._read = (now, keys)
+                logger.info("%s read: %d keys", self._path, len(keys))
+        except OSError as error:
+            if stamp != "unreadable":
+                logger.error("API_KEYS_FILE: %s cannot be read (%s)", self._path, error.strerror)
+                self._read = ("unreadable", keys)
+        return keys
 
 
 def sent_key(req: falcon.Request) -> str:

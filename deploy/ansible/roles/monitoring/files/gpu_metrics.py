@@ -1,0 +1,41 @@
+#!/usr/bin/python3
+"""Writes the GPUs' figures as the node exporter's text files want them, with nvidia-smi alone."""
+
+import csv
+import os
+import subprocess
+import sys
+
+FIGURES = {
+    "utilization.gpu": ("gpu_busy_percent", "how much of the last moments the GPU was at work", 1),
+    "memory.used": ("gpu_memory_used_bytes", "memory in use", 1 << 20),
+    "memory.total": ("gpu_memory_total_bytes", "memory there is", 1 << 20),
+    "temperature.gpu": ("gpu_temperature_celsius", "temperature", 1),
+    "power.draw": ("gpu_power_watts", "power", 1),
+}
+
+
+def main():
+    target = sys.argv[1]
+    query = ",".join(["uuid", *FIGURES])
+    told = subprocess.run(
+        ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"],
+        capture_output=True, text=True, timeout=30, check=True,
+    ).stdout  # fmt: skip
+    gpus = [[field.strip() for field in row] for row in csv.reader(told.splitlines())]
+    lines = []
+    for column, (name, help_text, scale) in enumerate(FIGURES.values(), start=1):
+        lines += [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
+        for index, gpu in enumerate(gpus):
+            try:
+                value = float(gpu[column]) * scale
+            except (ValueError, IndexError):  # [N/A]: this GPU does not say
+                continue
+            lines.append(f'{name}{{gpu="{index}",uuid="{gpu[0]}"}} {value:g}')
+    with open(target + ".new", "w") as file:
+        file.write("\n".join(lines) + "\n")
+    os.replace(target + ".new", target)  # the exporter never sees half a file
+
+
+if __name__ == "__main__":
+    main()
