@@ -75,6 +75,9 @@ class ErrorAnswers:
         resp.media = error.body()
         if isinstance(error, Unavailable):
             resp.set_header("Retry-After", str(self._retry_after_s))
+            # OpenAI's own clients obey these two before anything else.
+            resp.set_header("Retry-After-Ms", str(self._retry_after_s * 1000))
+            resp.set_header("X-Should-Retry", "true")
             resp.set_header("X-Refused", error.reason)  # the balancer counts it
 
     def framework(

@@ -55,6 +55,8 @@ class Transcript:
     segments: tuple[Segment, ...] = ()
     # Whether words were asked for, which an empty transcript does not show.
     with_words: bool = False
+    # The same for the tokens' scores.
+    with_scores: bool = False
 
     @property
     def text(self) -> str:

@@ -93,6 +93,7 @@ class Transcription:
             duration,
             tuple(collected),
             options.word_timestamps,
+            options.token_scores,
         )
 
     def _nothing_said(self, duration: float) -> Transcript:
@@ -104,6 +105,7 @@ class Transcription:
             1.0 if known else 0.0,
             duration,
             with_words=options.word_timestamps,
+            with_scores=options.token_scores,
         )
 
     def _found(self, found: Sequence[Part], first: Begun) -> Generator[Any, None, None]:
