@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PYTHON
 PY := .venv/bin/python
 
-.PHONY: run stop status restart scale reload test lint wer bench bench-gpu gpu-bundle \
+.PHONY: run stop status restart scale reload test lint fuzz-api wer bench bench-gpu gpu-bundle \
         endurance chaos lock clean
 
 run:      ## set up and serve until Ctrl-C
@@ -37,6 +37,10 @@ lint:     ## style and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy app
+
+fuzz-api: ## 2000 requests made from /openapi.json, and answers held against it
+	@deploy/setup.sh test
+	@FUZZ_CASES=2000 $(PY) -m pytest tests/test_api_description.py
 
 wer:      ## word error rate of the service beside plain faster-whisper's
 	@deploy/setup.sh test

@@ -189,6 +189,13 @@ SCHEMAS: dict[str, Schema] = {
     ),
 }  # fmt: skip
 
+# What stands behind `data:` of an event.
+EVENT: Schema = {
+    "type": "string",
+    "contentMediaType": "application/json",
+    "contentSchema": {"anyOf": [ref("TextDelta"), ref("TextDone"), ref("StreamError")]},
+}
+
 HEADERS: dict[str, tuple[str, Schema]] = {
     "X-Request-ID": ("the request's id, the client's own where it is sane", STRING),
     "X-Model": ("the model that answers", STRING),
@@ -275,7 +282,8 @@ def audio_content() -> dict[str, Schema]:
     }
     by_type["application/json"] = {"anyOf": [ref("VerboseTranscription"), ref("Transcription")]}
     by_type[EVENT_STREAM.partition(";")[0]] = described(
-        STRING, "events: TextDelta …, then one TextDone, or a StreamError"
+        an_object({"data": EVENT, "event": STRING}, optional=("event",)),
+        "each event; deltas, and last the whole text or an error",
     )
     return by_type
 

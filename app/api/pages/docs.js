@@ -24,6 +24,7 @@ function kind(schema) {
   if (schema.$ref) return [element("a", { href: `#object-${nameOf(schema)}` }, nameOf(schema))];
   if (schema.anyOf) return schema.anyOf.flatMap((one, n) => (n ? [" or ", ...kind(one)] : kind(one)));
   if (schema.type === "array") return ["list of ", ...kind(schema.items)];
+  if (schema.contentSchema) return kind(schema.contentSchema);
   if (schema.enum) return [schema.enum.join(", ")];
   if (schema.const !== undefined) return [JSON.stringify(schema.const)];
   if (schema.format === "binary") return ["file"];
