@@ -73,6 +73,11 @@ lock:     ## write the requirements files anew from their .in files
 	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 	    $$name.in -o $$name.txt || exit 1; done
+	@for name in tests/clients/openai2 tests/clients/litellm; do \
+	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	    $$name.in -o $$name.txt || exit 1; done
+	@cd tests/clients/node && npm install --package-lock-only --omit-lockfile-registry-resolved
 	@for name in deploy/requirements-haproxy deploy/requirements-model deploy/requirements-cuda \
 	  tests/requirements-model; do \
 	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-deps \
