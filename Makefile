@@ -5,7 +5,7 @@ PYTHON ?= python3
 export PYTHON
 PY := .venv/bin/python
 
-.PHONY: run stop status restart scale reload test lint wer bench bench-gpu gpu-bundle \
+.PHONY: run stop status restart scale reload test lint fuzz-api wer bench bench-gpu gpu-bundle \
         endurance chaos lock clean
 
 run:      ## set up and serve until Ctrl-C
@@ -38,6 +38,10 @@ lint:     ## style and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy app
 
+fuzz-api: ## 2000 requests made from /openapi.json, and answers held against it
+	@deploy/setup.sh test
+	@FUZZ_CASES=2000 $(PY) -m pytest tests/test_api_description.py
+
 wer:      ## word error rate of the service beside plain faster-whisper's
 	@deploy/setup.sh test
 	@$(PY) -m tests.wer
@@ -69,6 +73,11 @@ lock:     ## write the requirements files anew from their .in files
 	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 	    $$name.in -o $$name.txt || exit 1; done
+	@for name in tests/clients/openai2 tests/clients/litellm; do \
+	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	    $$name.in -o $$name.txt || exit 1; done
+	@cd tests/clients/node && npm install --package-lock-only --omit-lockfile-registry-resolved
 	@for name in deploy/requirements-haproxy deploy/requirements-model deploy/requirements-cuda \
 	  tests/requirements-model; do \
 	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-deps \

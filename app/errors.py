@@ -2,6 +2,7 @@
 
 ServiceError
   + InvalidRequest 400      + Unauthorized 401        + NotFound 404       + MethodNotAllowed 405
+                                                          + UnknownModel
   + TooLarge 413            + UnsupportedBody 415     + EngineFailed 500
   + Unavailable 503, always with Retry-After
       + Busy      + DeadlinePassed      + Draining      + NotReady      + NoRoom
@@ -62,6 +63,19 @@ class NotFound(ServiceError):
     status = 404
     type = "invalid_request_error"
     code = "not_found"
+
+
+class UnknownModel(NotFound):
+    """No such model here.
+
+    Args:
+        model: what the client asked for, of any length.
+    """
+
+    code = "model_not_found"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model {model[:80]!r} is not served here.", param="model")
 
 
 class MethodNotAllowed(ServiceError):

@@ -13,6 +13,7 @@ from app.api.disconnect import ClientWatch
 from app.api.health import Health, Metrics, Service
 from app.api.middleware import Keys, Leftovers, RequestId
 from app.api.models import Models, OneModel
+from app.api.pages import Description, Page, Pages
 from app.api.transcriptions import Transcriptions
 from app.config import Config, ConfigError
 from app.engine.engine import Engine
@@ -33,6 +34,8 @@ ENDPOINTS = {
     "translations": "/v1/audio/translations",
     "models": "/v1/models",
     "health": "/health",
+    "openapi": "/openapi.json",
+    "docs": "/docs",
 }
 
 
@@ -54,6 +57,10 @@ def create_app(config: Config, engine: Engine) -> Application:
     app.add_route("/v1/models/{model_id:path}", OneModel(config))
     app.add_route("/v1/audio/transcriptions", Transcriptions(config, engine, watch))
     app.add_route("/v1/audio/translations", Transcriptions(config, engine, watch, "translate"))
+    pages = Pages()
+    app.add_route("/openapi.json", Description(config))
+    app.add_route("/docs", Page(pages, "docs.html"))
+    app.add_route("/pages/{name}", pages)
     answers = ErrorAnswers(config)
     app.add_error_handler(Exception, answers.bug)
     app.add_error_handler(falcon.HTTPError, answers.framework)
@@ -75,6 +82,9 @@ class ErrorAnswers:
         resp.media = error.body()
         if isinstance(error, Unavailable):
             resp.set_header("Retry-After", str(self._retry_after_s))
+            # OpenAI's own clients obey these two before anything else.
+            resp.set_header("Retry-After-Ms", str(self._retry_after_s * 1000))
+            resp.set_header("X-Should-Retry", "true")
             resp.set_header("X-Refused", error.reason)  # the balancer counts it
 
     def framework(

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from app.api.form import SPOOL_BYTES, Form, transcription_request
+from app.api import fields
+from app.api.form import SPOOL_BYTES, Form
+from app.api.request import transcription_request
 from app.audio.limits import Limits
 from app.config import Config
 from app.engine.admission import Tier
@@ -64,7 +66,7 @@ def test_every_split_of_the_stream_gives_the_same_form():
         found.file.seek(0)
 
         assert found.file.read() == b"\r\n--B\r\nnot a boundary"
-        assert found.text("prompt") == "ä ö\r\nü"
+        assert found.text(fields.PROMPT) == "ä ö\r\nü"
 
 
 @pytest.mark.parametrize(

@@ -29,14 +29,14 @@ SILENCE = Transcript("transcribe", "en", 1.0, 3.0)
 
 def test_srt_numbers_its_cues():
     assert FORMATS["srt"].write(HELLO) == (
-        "1\n00:00:00,000 --> 00:00:01,000\nHello world.\n\n"
+        "1\n00:00:00,100 --> 00:00:01,000\nHello world.\n\n"
         "2\n00:01:01,000 --> 00:01:02,250\nA -> B <i> & C.\n\n"
     )
 
 
 def test_vtt_escapes_markup():
     assert FORMATS["vtt"].write(HELLO) == (
-        "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\nHello world.\n\n"
+        "WEBVTT\n\n00:00:00.100 --> 00:00:01.000\nHello world.\n\n"
         "00:01:01.000 --> 00:01:02.250\nA -&gt; B &lt;i&gt; &amp; C.\n\n".replace("&gt;", ">")
     )
 

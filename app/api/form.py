@@ -1,4 +1,4 @@
-"""A multipart body to a `TranscriptionRequest`, or a sentence about what is wrong with it."""
+"""A multipart body to its parts, or a sentence about what is wrong with it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,15 @@ import contextlib
 import logging
 import math
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app.api.fields import Field
 from app.audio.limits import Limits
-from app.config import Config
-from app.engine.admission import Tier
-from app.engine.languages import language_code
-from app.engine.options import DecodeOptions, SpeechOptions
 from app.errors import InvalidRequest, NoRoom, UnsupportedBody
-from app.formats import FORMATS
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -32,22 +26,7 @@ SPOOL_BYTES = 2 * 1024 * 1024  # larger uploads go to disk; a 30 s window of WAV
 MAX_FIELD_BYTES = 256 * 1024  # all the text fields of a form together
 MAX_PARTS = 200
 MAX_HEADER_BYTES = 8 * 1024  # the headers of one part
-TASKS = ("transcribe", "translate")
-GRANULARITIES = ("segment", "word")
 BROKEN = "The multipart body is broken or incomplete."
-
-
-@dataclass(frozen=True, slots=True)
-class TranscriptionRequest:
-    """What one client asks for; `file` lies in memory, or on disk when it is large. `reserve`:
-    the balancer has not seen to the slots that are kept for realtime requests."""
-
-    file: BinaryIO
-    model: str
-    response_format: str
-    tier: Tier
-    reserve: bool
-    options: DecodeOptions
 
 
 class Body(Protocol):
@@ -130,18 +109,18 @@ class Form:
             logger.error("an upload cannot be kept in %s: %s", tempfile.gettempdir(), error)
             raise NoRoom("The service has no room for this upload now.") from None
 
-    def text(self, *names: str) -> str | None:
-        """The last value given under any of the names, without surrounding space."""
-        values = self.texts(*names)
-        return values[-1].strip() if values else None
+    def text(self, field: Field) -> str:
+        """The field's last value, without surrounding space; empty where there is none."""
+        values = self.texts(field)
+        return values[-1].strip() if values else ""
 
-    def texts(self, *names: str) -> list[str]:
-        """All values given under any of the names."""
-        return [value for name in names for value in self.fields.get(name, ())]
+    def texts(self, field: Field) -> list[str]:
+        """All values of a field, under any of its names."""
+        return [value for name in field.names for value in self.fields.get(name, ())]
 
-    def listed(self, *names: str) -> list[str]:
-        """All values under the names, also where several stand in one, between commas."""
-        parts = (part.strip() for value in self.texts(*names) for part in value.split(","))
+    def listed(self, field: Field) -> list[str]:
+        """All values of a field, also where several stand in one, between commas."""
+        parts = (part.strip() for value in self.texts(field) for part in value.split(","))
         return [part for part in parts if part]
 
 
@@ -226,126 +205,6 @@ class FormParts:
 
     def _on_end(self) -> None:
         self.complete = True
-
-
-def transcription_request(
-    form: Form, headers: Mapping[str, str], config: Config, task: str | None = None
-) -> TranscriptionRequest:
-    """Check the fields and name their defaults.
-
-    Args:
-        headers: the request's, names in capitals; a tier may stand there.
-        task: what the route says; None: the form may say it.
-
-    Raises:
-        InvalidRequest: a field is missing or wrong; the message says which.
-    """
-    if not form.has_file:
-        raise InvalidRequest("The form has no file.", param="file")
-    model = form.text("model")
-    if not model:
-        raise InvalidRequest("The form names no model.", param="model")
-    tier = form.text("transcription_tier") or headers.get("X-TRANSCRIPTION-TIER", "")
-    return TranscriptionRequest(
-        file=form.file,
-        model=model,
-        response_format=one_of(form, "response_format", tuple(FORMATS), "verbose_json"),
-        tier=Tier.DEFERRED if tier.strip().lower() == Tier.DEFERRED.value else Tier.REALTIME,
-        reserve=headers.get("X-POOL-TIER") != Tier.DEFERRED.value,
-        options=decode_options(form, config, task),
-    )
-
-
-def decode_options(form: Form, config: Config, task: str | None) -> DecodeOptions:
-    """The decoding choices of a form; what it leaves open is the server's."""
-    asked = form.listed("timestamp_granularities", "timestamp_granularities[]")
-    for granularity in asked:
-        if granularity not in GRANULARITIES:
-            raise refused("timestamp_granularities", granularity, "segment or word")
-    temperature = number(form, "temperature", 0.0, 1.0)
-    return DecodeOptions(
-        task=task or one_of(form, "task", TASKS, TASKS[0]),
-        # A translation's source is detected: its form has no language, and one sent is ignored.
-        language=None if task == "translate" else language(form),
-        languages=languages(form),
-        prompt=form.text("prompt") or None,
-        hotwords=" ".join(form.texts("hotwords") + form.listed("keywords", "keywords[]")).strip()
-        or None,
-        word_timestamps="word" in asked,
-        temperatures=(temperature,) if temperature else config.temperature,
-        speech=speech_options(form, config),
-    )
-
-
-def speech_options(form: Form, config: Config) -> SpeechOptions:
-    """The VAD choices: meeting bots' own fields, or OpenAI's `chunking_strategy`."""
-    chunking = "chunking_strategy[%s]"
-    threshold = number(form, chunking % "threshold", 0.0, 1.0)
-    padding = number(form, chunking % "prefix_padding_ms", 0, 60_000)
-    silence = number(form, "min_silence_duration_ms", 0, 600_000)
-    if silence is None:
-        silence = number(form, chunking % "silence_duration_ms", 0, 600_000)
-    longest = number(form, "max_speech_duration_s", 0.1, 86_400)
-    default = SpeechOptions()
-    return SpeechOptions(
-        enabled=config.vad_filter,
-        threshold=config.vad_filter_threshold if threshold is None else threshold,
-        min_silence_duration_ms=(
-            config.vad_min_silence_duration_ms if silence is None else int(silence)
-        ),
-        max_speech_duration_s=config.vad_max_speech_duration_s if longest is None else longest,
-        padding_ms=default.padding_ms if padding is None else int(padding),
-    )
-
-
-def language(form: Form) -> str | None:
-    """The `language` field as a Whisper code; None: detect."""
-    text = form.text("language") or ""
-    try:
-        return language_code(text)
-    except ValueError:
-        raise refused("language", text, "a code such as en, or a language's name") from None
-
-
-def languages(form: Form) -> tuple[str, ...]:
-    """The candidates among which detection chooses."""
-    found = []
-    for text in form.listed("languages", "languages[]"):
-        try:
-            code = language_code(text)
-        except ValueError:
-            code = None
-        if code is None:
-            raise refused("languages", text, "codes such as en, or languages' names")
-        found.append(code)
-    return tuple(dict.fromkeys(found))
-
-
-def one_of(form: Form, name: str, accepted: tuple[str, ...], default: str) -> str:
-    """A field that has a few possible values."""
-    value = form.text(name) or default
-    if value not in accepted:
-        raise refused(name, value, ", ".join(accepted))
-    return value
-
-
-def number(form: Form, name: str, minimum: float, maximum: float) -> float | None:
-    """A number within its limits; None when the field is absent or empty."""
-    text = form.text(name)
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not minimum <= value <= maximum:
-        raise refused(name, text, f"a number from {minimum:g} to {maximum:g}")
-    return value
-
-
-def refused(name: str, value: str, accepted: str) -> InvalidRequest:
-    """The sentence for a field's wrong value."""
-    return InvalidRequest(f"{name} is {shown(value)!r}; it accepts {accepted}.", param=name)
 
 
 def shown(text: str) -> str:

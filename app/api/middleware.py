@@ -6,7 +6,6 @@ import contextlib
 import hmac
 import logging
 import re
-import time
 import uuid
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 import falcon
 
 from app import log
+from app.api.events import EventStream
+from app.api.spans import Spans
 from app.config import Config
 from app.errors import Unauthorized
 
@@ -33,19 +34,27 @@ class RequestId:
         sent = req.get_header("X-Request-ID") or ""
         identifier = sent if SANE_ID.fullmatch(sent) else str(uuid.uuid4())
         log.request_id.set(identifier)
-        req.context.began = time.monotonic()
+        req.context.spans = Spans()
         resp.set_header("X-Request-ID", identifier)
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool
     ) -> None:
-        elapsed_ms = (time.monotonic() - req.context.began) * 1000
-        spans = getattr(req.context, "spans", "")
-        level = logging.DEBUG if req.path in QUIET_PATHS else logging.INFO
-        logger.log(
-            level, "%s %s %d %.0f ms%s", req.method, req.path, resp.status_code, elapsed_ms, spans
-        )
-        log.request_id.set("-")
+        spans: Spans = req.context.spans
+        resp.set_headers(spans.headers())
+        method, path, status = req.method, req.path, resp.status_code
+
+        def ended() -> None:
+            level = logging.DEBUG if path in QUIET_PATHS else logging.INFO
+            logger.log(
+                level, "%s %s %d %.0f ms%s", method, path, status, spans.total_s * 1000, spans
+            )
+            log.request_id.set("-")
+
+        if isinstance(resp.stream, EventStream):
+            resp.stream.when_closed(ended)
+        else:
+            ended()
 
 
 class Leftovers:

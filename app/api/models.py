@@ -7,7 +7,7 @@ from typing import Any
 import falcon
 
 from app.config import Config
-from app.errors import NotFound
+from app.errors import UnknownModel
 
 DEFAULT_MODEL = "whisper-1"  # OpenAI's name, which every client may send
 CREATED = 1_663_718_400  # 2022-09-21, when Whisper was published; OpenAI's clients read a time
@@ -43,5 +43,5 @@ class OneModel:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, model_id: str) -> None:
         if model_id not in self._models:
-            raise NotFound(f"The model {model_id[:80]!r} is not served here.", param="model")
+            raise UnknownModel(model_id)
         resp.media = self._models[model_id]

@@ -1,25 +1,31 @@
-"""The resource behind OpenAI's two audio routes: form, slot, waveform, transcript, format."""
+"""The resource behind OpenAI's two audio routes: form, slot, waveform, segments, format."""
 
 from __future__ import annotations
 
+import socket
 import time
+from collections.abc import Generator
 
 import falcon
 
 from app import metrics
 from app.api.disconnect import ClientWatch
-from app.api.form import Form, TranscriptionRequest, transcription_request
+from app.api.events import EventStream
+from app.api.form import Form
 from app.api.models import served_models
+from app.api.request import TranscriptionRequest, transcription_request
+from app.api.spans import Spans
 from app.audio.decode import decode
 from app.audio.limits import SAMPLE_RATE, Limits
 from app.config import Config
-from app.engine.cancellation import Cancellation
 from app.engine.engine import Engine
-from app.engine.results import Transcript
-from app.errors import ClientGone, NotFound, ServiceError, Unavailable
-from app.formats import FORMATS
+from app.engine.results import Segment, Transcript, run_to_end
+from app.errors import ClientGone, ServiceError, Unavailable, UnknownModel
+from app.formats import EVENT_STREAM, FORMATS
 from app.process import give_back_memory
 
+# No proxy on the way may gather events (the second is nginx's own name for that).
+UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 LONG_S = 60  # what a recording of this length has used is worth giving back at once
 
 
@@ -42,60 +48,74 @@ class Transcriptions:
         self._limits = Limits.of(config)
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        began = time.monotonic()
+        spans: Spans = req.context.spans
+        resp.set_header("X-Model", self._config.name)
         with Form() as form:
             self._limits.check_bytes(req.content_length or 0)
             form.read(req.stream, req.content_type, self._limits)
             request = transcription_request(form, req.headers, self._config, self._task)
             self._check_model(request.model)
-            metrics.STAGE_SECONDS.labels("receive").observe(time.monotonic() - began)
-            with self._watch.watching(req.env.get("gunicorn.socket")) as cancellation:
-                transcript, spans = self._transcribe(request, cancellation)
+            spans.note("receive", spans.total_s)
+            segments = self._segments(request, req.env.get("gunicorn.socket"), spans)
+            if request.stream:
+                # The upload is read when the first event is there, so it may go with the form.
+                resp.stream = EventStream(segments, request.response_format == "verbose_json")
+                resp.content_type = EVENT_STREAM
+                resp.set_headers(UNBUFFERED)
+                return
+            transcript = run_to_end(segments)
         written = FORMATS[request.response_format]
-        resp.text = written.write(transcript)
+        resp.text = written.write(transcript, request.layout)
         resp.content_type = written.content_type
-        resp.set_header("X-Model", self._config.name)
-        req.context.spans = spans
-        metrics.STAGE_SECONDS.labels("total").observe(time.monotonic() - began)
 
-    def _transcribe(
-        self, request: TranscriptionRequest, cancellation: Cancellation
-    ) -> tuple[Transcript, str]:
-        """The request's transcript, and where its time went, for the log."""
+    def _segments(
+        self, request: TranscriptionRequest, connection: socket.socket | None, spans: Spans
+    ) -> Generator[Segment, None, Transcript]:
+        """The request's segments as they are decoded, then its transcript.
+
+        From the first draw to the end it holds a slot, and the client's leaving ends it.
+        """
         tier = request.tier.value
         try:
-            with self._engine.admit(request.tier, cancellation, request.reserve) as queued_s:
+            with (
+                self._watch.watching(connection) as cancellation,
+                self._engine.admit(request.tier, cancellation, request.reserve) as queued_s,
+            ):
+                spans.note("queue", queued_s)
+                self._engine.check(request.options)
                 begin = time.monotonic()
                 waveform = decode(request.file, self._limits)
-                long = waveform.size > LONG_S * SAMPLE_RATE
-                if long:
+                seconds = waveform.size / SAMPLE_RATE
+                if seconds > LONG_S:
                     give_back_memory()
-                metrics.AUDIO_RECEIVED_SECONDS.labels(tier).inc(waveform.size / SAMPLE_RATE)
+                metrics.AUDIO_RECEIVED_SECONDS.labels(tier).inc(seconds)
                 decoded = time.monotonic()
-                transcript = self._engine.transcribe(
+                spans.note("decode", decoded - begin)
+                spans.about(f" tier={tier} audio={seconds:.2f}s")
+                transcript = yield from self._engine.segments(
                     waveform, request.options, cancellation, request.tier
                 )
                 ended = time.monotonic()
+                spans.note("inference", ended - decoded)
                 del waveform
-                if long:
+                if seconds > LONG_S:
                     give_back_memory()
         except ServiceError as error:
             count_failure(error, tier)
             raise
+        except GeneratorExit:  # between two events
+            count_failure(ClientGone("The client left its stream."), tier)
+            raise
         metrics.ANSWERS.labels("200", tier).inc()
-        metrics.AUDIO_SECONDS.labels(tier).inc(transcript.duration)
-        if transcript.duration:
-            elapsed = queued_s + ended - begin
-            metrics.REAL_TIME_FACTOR.labels(tier).observe(elapsed / transcript.duration)
-        stages = {"queue": queued_s, "decode": decoded - begin, "inference": ended - decoded}
-        for stage, seconds in stages.items():
-            metrics.STAGE_SECONDS.labels(stage).observe(seconds)
-        spent = "".join(f" {stage}={seconds * 1000:.0f}ms" for stage, seconds in stages.items())
-        return transcript, f" tier={tier} audio={transcript.duration:.2f}s{spent}"
+        metrics.AUDIO_SECONDS.labels(tier).inc(seconds)
+        if seconds:
+            metrics.REAL_TIME_FACTOR.labels(tier).observe((queued_s + ended - begin) / seconds)
+        spans.observe()
+        return transcript
 
     def _check_model(self, model: str) -> None:
         if self._config.strict_model and model not in served_models(self._config):
-            raise NotFound(f"The model {model[:80]!r} is not served here.", param="model")
+            raise UnknownModel(model)
 
 
 def count_failure(error: ServiceError, tier: str) -> None:

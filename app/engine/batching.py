@@ -22,6 +22,9 @@ from app.engine.device import Call, Device
 from app.engine.encoder_window import encoder_frames, is_suspicious
 from app.engine.gpu_memory import CONTEXT_TOKENS
 from app.engine.operations import Kind, Operation
+from app.engine.token_scores import WindowScores
+
+END_OF_TEXT = "<|endoftext|>"
 
 
 @dataclass(eq=False, slots=True)
@@ -93,7 +96,7 @@ class SharedDevice:
         # All prompts of a call have it, or none.
         self.no_timestamps_token = special(tokenizer, "<|notimestamps|>")
         # Words are the tokens below it.
-        self.end_token = special(tokenizer, "<|endoftext|>")
+        self.end_token = special(tokenizer, END_OF_TEXT)
         self.adaptive = adaptive
         calls: dict[Kind, Call] = {
             Kind.ENCODE: self._encode,
@@ -201,13 +204,25 @@ class SharedModel:
         shared: the real model and who calls it.
         tier: how urgent this request is.
         cancellation: whether anybody still waits for it.
+        scoring: find how probable each token of a result is.
+
+    Attributes:
+        scores: of the window that was decoded last, when scoring.
     """
 
-    def __init__(self, shared: SharedDevice, tier: Tier, cancellation: Cancellation) -> None:
+    def __init__(
+        self,
+        shared: SharedDevice,
+        tier: Tier,
+        cancellation: Cancellation,
+        scoring: bool = False,
+    ) -> None:
         self._shared = shared
         self._tier = tier
         self._cancellation = cancellation
+        self._scoring = scoring
         self._last: Window | None = None
+        self.scores = WindowScores()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._shared.model, name)
@@ -239,15 +254,29 @@ class SharedModel:
             window.frames, window.encoded = window.features.shape[1], None
             full = (window.frames, key)
             result = self._run(Kind.GENERATE, full, self._job(window, prompt), options)
+        if self._scoring:
+            self._score(window, prompt[start:], self._words(result))
         return [result]
 
     def _job(self, window: Window, prompt: list[int]) -> tuple[Encoded, list[int]]:
         return self._encoded(window), prompt
 
     def _is_suspicious(self, result: Any, window: Window) -> bool:
-        words = [token for token in result.sequences_ids[0] if token < self._shared.end_token]
+        words = self._words(result)
         text = self._shared.decode(words).strip()
         return is_suspicious(result, text, len(words), window.sound_frames)
+
+    def _words(self, result: Any) -> list[int]:
+        return [token for token in result.sequences_ids[0] if token < self._shared.end_token]
+
+    def _score(self, window: Window, start_sequence: list[int], words: list[int]) -> None:
+        """Ask how probable a result's words are, after its language and task."""
+        probabilities: Sequence[float] = ()
+        if words:
+            task = [one for one in start_sequence if one < self._shared.no_timestamps_token]
+            (found,) = self.align(window, task, [words], window.frames)
+            probabilities = found.text_token_probs
+        self.scores.add(window, words, probabilities)
 
     def align(
         self,

@@ -9,7 +9,8 @@ from app.errors import ClientGone
 
 
 class Cancellation:
-    """Set at most once, by the thread that watches the clients' connections.
+    """Set by the thread that watches the clients' connections, or by the request's own when
+    what is left of its answer is no more wanted.
 
     The request's own thread asks `check` between steps; whoever waits on its behalf registers
     a callback to be woken. The lock guards both fields, so that a callback registered while
@@ -27,7 +28,7 @@ class Cancellation:
         return self._cancelled
 
     def cancel(self) -> None:
-        """Tell whoever waits; called from the watching thread."""
+        """Tell whoever waits."""
         with self._lock:
             self._cancelled = True
             callback = self._callback

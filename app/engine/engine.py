@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -19,7 +19,7 @@ from app.engine.gpu_memory import Memory
 from app.engine.hardware import HardwareError
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
-from app.engine.results import Transcript
+from app.engine.results import Segment, Transcript, run_to_end
 from app.errors import EngineFailed, NotReady, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -112,17 +112,31 @@ class Engine:
         """A slot for the length of a `with` block; see `Admission.slot`."""
         return self._admission.slot(tier, cancellation, reserve)
 
-    def transcribe(
+    def check(self, options: DecodeOptions) -> None:
+        """Raise `InvalidRequest` when the model cannot do what a request asks; the caller holds
+        a slot."""
+        if self._model is None:
+            raise NotReady("The model is not loaded.")
+        self._model.check(options)
+
+    def segments(
         self,
         waveform: np.ndarray,
         options: DecodeOptions,
         cancellation: Cancellation,
         tier: Tier = Tier.REALTIME,
-    ) -> Transcript:
-        """Decode one request; the caller holds a slot.
+    ) -> Generator[Segment, None, Transcript]:
+        """Decode one request; the caller holds a slot until the generator has ended.
 
         Args:
             waveform: float32 in [-1, 1], shape (n_samples,), mono 16 kHz.
+
+        Yields:
+            The segments in their order, each as soon as it is known. Nothing happens before the
+            first is drawn; closing the generator ends the work.
+
+        Returns:
+            The transcript they make.
 
         Raises:
             InvalidRequest: the model cannot do what the options ask.
@@ -132,7 +146,7 @@ class Engine:
         if self._model is None:
             raise NotReady("The model is not loaded.")
         try:
-            transcript = self._model.transcribe(waveform, options, cancellation, tier)
+            transcript = yield from self._model.segments(waveform, options, cancellation, tier)
         except ServiceError:
             raise
         except Exception:
@@ -140,6 +154,16 @@ class Engine:
             raise EngineFailed("The transcription failed inside the service.") from None
         self._trust()
         return transcript
+
+    def transcribe(
+        self,
+        waveform: np.ndarray,
+        options: DecodeOptions,
+        cancellation: Cancellation,
+        tier: Tier = Tier.REALTIME,
+    ) -> Transcript:
+        """The whole transcript at once; see `segments`."""
+        return run_to_end(self.segments(waveform, options, cancellation, tier))
 
     def close(self) -> None:
         """Refuse new requests; those inside go on. Safe to call in a signal handler."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Generator
 from pathlib import Path
 
 import faster_whisper
@@ -22,7 +23,7 @@ from app.engine.gpu_memory import GpuMemory, Shape, windows_with_room
 from app.engine.hardware import choose_device, gpu_count, preload_cublas
 from app.engine.operations import Kind
 from app.engine.options import DecodeOptions
-from app.engine.results import Transcript
+from app.engine.results import Segment, Transcript, run_to_end
 from app.engine.transcription import Transcription
 from app.errors import InvalidRequest
 
@@ -186,20 +187,23 @@ class Model:
                     param="language",
                 )
 
-    def transcribe(
+    def segments(
         self,
         waveform: np.ndarray,
         options: DecodeOptions,
         cancellation: Cancellation,
         tier: Tier = Tier.REALTIME,
-    ) -> Transcript:
-        """Find speech, then words.
+    ) -> Generator[Segment, None, Transcript]:
+        """Find speech, then words; each segment comes as soon as it and all before it are there.
 
         Args:
             waveform: float32 in [-1, 1], shape (n_samples,), mono 16 kHz.
             options: the request's choices.
             cancellation: asked before every call; work ends there when the client has left.
             tier: how urgent its calls are.
+
+        Yields:
+            The segments in their order. Closing the generator ends the work at the next calls.
 
         Returns:
             The transcript; without segments when there is no speech, in which case the model
@@ -211,17 +215,29 @@ class Model:
         """
         self.check(options)
         return Transcription(
-            lambda: self._for_request(tier, cancellation),
+            lambda: self._for_request(tier, cancellation, options.token_scores),
             self.multilingual,
             self._parts_at_once,
             self._config,
             waveform,
             options,
             cancellation,
-        ).run()
+        ).segments()
 
-    def _for_request(self, tier: Tier, cancellation: Cancellation) -> faster_whisper.WhisperModel:
+    def transcribe(
+        self,
+        waveform: np.ndarray,
+        options: DecodeOptions,
+        cancellation: Cancellation,
+        tier: Tier = Tier.REALTIME,
+    ) -> Transcript:
+        """The whole transcript at once; see `segments`."""
+        return run_to_end(self.segments(waveform, options, cancellation, tier))
+
+    def _for_request(
+        self, tier: Tier, cancellation: Cancellation, scoring: bool
+    ) -> faster_whisper.WhisperModel:
         """faster-whisper as one request's own: its calls share the device with the others'."""
         whisper = copy.copy(self._whisper)
-        whisper.model = SharedModel(self._shared, tier, cancellation)
+        whisper.model = SharedModel(self._shared, tier, cancellation, scoring)
         return whisper

@@ -28,6 +28,7 @@ class DecodeOptions:
         prompt: text that stands before the audio, as context.
         hotwords: words to favour.
         word_timestamps: find each word's times.
+        token_scores: find how probable each token is; costs one more call a window.
         temperatures: tried in turn until a window passes its thresholds.
     """
 
@@ -37,5 +38,6 @@ class DecodeOptions:
     prompt: str | None = None
     hotwords: str | None = None
     word_timestamps: bool = False
+    token_scores: bool = False
     temperatures: tuple[float, ...] = (0.0,)
     speech: SpeechOptions = field(default_factory=SpeechOptions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 
 
@@ -13,6 +14,14 @@ class Word:
     start: float
     end: float
     probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """One token of the text: the bytes it adds, and the logarithm of its probability."""
+
+    content: bytes
+    logprob: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,8 @@ class Segment:
     no_speech_prob: float
     # None when no words were asked for.
     words: tuple[Word, ...] | None = None
+    # None when they were not asked for.
+    token_scores: tuple[TokenScore, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +55,20 @@ class Transcript:
     segments: tuple[Segment, ...] = ()
     # Whether words were asked for, which an empty transcript does not show.
     with_words: bool = False
+    # The same for the tokens' scores.
+    with_scores: bool = False
 
     @property
     def text(self) -> str:
         """The whole text."""
         return "".join(segment.text for segment in self.segments).strip()
+
+
+def run_to_end(segments: Generator[Segment, None, Transcript]) -> Transcript:
+    """Draw all segments, for who wants only the transcript that they end in."""
+    while True:
+        try:
+            next(segments)
+        except StopIteration as end:
+            transcript: Transcript = end.value
+            return transcript

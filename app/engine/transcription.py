@@ -17,10 +17,12 @@ from faster_whisper.transcribe import restore_speech_timestamps
 
 from app.audio.limits import SAMPLE_RATE
 from app.config import Config
+from app.engine.batching import END_OF_TEXT, special
 from app.engine.cancellation import Cancellation
 from app.engine.options import DecodeOptions
 from app.engine.results import Segment, Transcript, Word
 from app.engine.speech import PADDING_S, Part, is_long, parts
+from app.engine.token_scores import scored, token_bytes
 
 PROMPT_TOKENS = 223  # half of Whisper's text context, less the token that opens it
 FRAME_SAMPLES = 160  # of one frame of features
@@ -39,12 +41,12 @@ class Begun:
 
 
 class Transcription:
-    """One request; `run` is called once, on the request's thread.
+    """One request; `segments` is drawn once, on the request's thread.
 
     Args:
         whisper: makes faster-whisper as one part's own.
         multilingual: whether the model knows more than English.
-        parts_at_once: of a long recording, beside the first.
+        parts_at_once: of a long recording.
         config: the server's share of the decoding options.
         waveform: float32 in [-1, 1], shape (n_samples,), mono 16 kHz.
         options: the request's choices.
@@ -70,8 +72,8 @@ class Transcription:
         self._cancellation = cancellation
         self._chunked = config.long_audio == "chunked" and is_long(waveform)
 
-    def run(self) -> Transcript:
-        """Find speech, then words; see `Model.transcribe`."""
+    def segments(self) -> Generator[Segment, None, Transcript]:
+        """Find speech, then words; see `Model.segments`."""
         options = self._options
         duration = self._waveform.size / SAMPLE_RATE
         found = parts(self._waveform, options.speech, self._chunked)
@@ -79,15 +81,19 @@ class Transcription:
             return self._nothing_said(duration)
         self._cancellation.check()
         first = self._begin(found[0], options)
-        with closing(self._segments(found, first)) as segments:
-            collected = collect(segments, duration, self._cancellation)
+        collected: list[Segment] = []
+        with closing(self._found(found, first)) as drawn:
+            for segment in held_to_order(drawn, duration, self._cancellation):
+                collected.append(segment)
+                yield segment
         return Transcript(
             options.task,
             first.language,
             first.probability,
             duration,
-            collected,
+            tuple(collected),
             options.word_timestamps,
+            options.token_scores,
         )
 
     def _nothing_said(self, duration: float) -> Transcript:
@@ -99,10 +105,12 @@ class Transcription:
             1.0 if known else 0.0,
             duration,
             with_words=options.word_timestamps,
+            with_scores=options.token_scores,
         )
 
-    def _segments(self, found: Sequence[Part], first: Begun) -> Generator[Any, None, None]:
-        """The segments of all parts in their order, times as in the recording."""
+    def _found(self, found: Sequence[Part], first: Begun) -> Generator[Any, None, None]:
+        """The segments of all parts in their order, times as in the recording; those of a part
+        come as soon as it and all before it are decoded."""
         if not self._chunked:
             yield from placed(first.segments, found[0])
             return
@@ -110,12 +118,17 @@ class Transcription:
         later = replace(self._options, language=first.language, languages=(), prompt=None)
         pool = ThreadPoolExecutor(self._parts_at_once, thread_name_prefix="part")
         try:
+            # The first part has a place like the others, or its words would come late.
+            opening = pool.submit(self._complete, found[0], first, later)
             others = pool.map(
                 lambda part: self._complete(part, self._begin(part, later), later), found[1:]
             )
-            yield from self._complete(found[0], first, later)
+            yield from opening.result()
             for segments in others:
                 yield from segments
+        except GeneratorExit:
+            self._cancellation.cancel()  # the parts that are being decoded now
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -127,9 +140,22 @@ class Transcription:
         segments, found = whisper.transcribe(
             speech, language=language, **self._arguments(whisper, options)
         )
+        if options.token_scores:
+            segments = self._scored(whisper, segments)
         if probability is None:
             probability = float(found.language_probability)
         return Begun(iter(segments), found.language, probability)
+
+    def _scored(
+        self, whisper: faster_whisper.WhisperModel, segments: Iterable[Any]
+    ) -> Iterator[Any]:
+        tokenizer = whisper.hf_tokenizer
+        return scored(
+            segments,
+            whisper.model.scores,
+            special(tokenizer, END_OF_TEXT),
+            lambda token: token_bytes(tokenizer.id_to_token(token)),
+        )
 
     def _complete(self, part: Part, begun: Begun, options: DecodeOptions) -> list[Any]:
         """A part's segments, with those of the speech that the model passed over.
@@ -262,17 +288,16 @@ def gaps(segments: Sequence[Any], seconds: float) -> Iterator[tuple[float, float
         at = max(at, end)
 
 
-def collect(
+def held_to_order(
     segments: Iterable[Any], duration: float, cancellation: Cancellation
-) -> tuple[Segment, ...]:
-    """Draw the segments out of faster-whisper's generator; each draw may decode a window.
+) -> Iterator[Segment]:
+    """faster-whisper's segments as ours; each draw may decode a window.
 
     A window is padded to 30 s, so the model can place a word after the end of the audio or,
     rarely, before its neighbour; times are held to the audio's length and to their order.
     """
-    collected: list[Segment] = []
     earliest = earliest_word = 0.0
-    for found in segments:
+    for number, found in enumerate(segments):
         cancellation.check()
         words = None
         if found.words is not None:
@@ -281,23 +306,21 @@ def collect(
         start = min(max(found.start, earliest), duration)
         end = min(max(found.end, start), duration)
         earliest = start
-        collected.append(
-            Segment(
-                id=len(collected),
-                seek=int(found.seek),
-                start=start,
-                end=end,
-                text=found.text,
-                tokens=tuple(found.tokens),
-                temperature=float(found.temperature),
-                avg_logprob=float(found.avg_logprob),
-                compression_ratio=float(found.compression_ratio),
-                no_speech_prob=float(found.no_speech_prob),
-                words=words,
-            )
+        yield Segment(
+            id=number,
+            seek=int(found.seek),
+            start=start,
+            end=end,
+            text=found.text,
+            tokens=tuple(found.tokens),
+            temperature=float(found.temperature),
+            avg_logprob=float(found.avg_logprob),
+            compression_ratio=float(found.compression_ratio),
+            no_speech_prob=float(found.no_speech_prob),
+            words=words,
+            token_scores=getattr(found, "token_scores", None),
         )
     cancellation.check()
-    return tuple(collected)
 
 
 def ordered_words(words: Iterable[Any], earliest: float, duration: float) -> Iterable[Word]:

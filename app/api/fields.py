@@ -1,0 +1,209 @@
+"""The fields of a transcription's form: names, kinds, limits and meanings, in one place.
+
+The form's reader takes its limits from here, and `/openapi.json` is written from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.formats import FORMATS
+
+TASKS = ("transcribe", "translate")
+GRANULARITIES = ("segment", "word")
+INCLUDES = ("logprobs",)
+TIERS = ("realtime", "deferred")
+BOOLEANS = ("true", "false")
+WITHOUT_EVENTS = ("srt", "vtt")  # formats that a stream of events cannot have
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of the form.
+
+    Attributes:
+        name: as error messages and the API's description call it.
+        meaning: one or two sentences for the API's description.
+        kind: JSON Schema's type, or `file`.
+        also: further names it is read under.
+        choices: its possible values; empty: any.
+        minimum, maximum: of a number.
+        many: it may be repeated, or hold several values between commas.
+        open: other values than the choices are taken too.
+        required: it must be there.
+        routes: which of the two routes read it.
+    """
+
+    name: str
+    meaning: str
+    kind: str = "string"
+    also: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    many: bool = False
+    open: bool = False
+    required: bool = False
+    routes: tuple[str, ...] = ("transcriptions", "translations")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names it is read under."""
+        return (self.name, *self.also)
+
+
+FILE = Field(
+    "file",
+    "The recording: wav, flac, mp3, mp4, m4a, mpeg, ogg, opus, webm and more. Its content decides "
+    "what it is, never its name.",
+    kind="file",
+    required=True,
+)
+MODEL = Field(
+    "model",
+    "Any name: the worker's model answers, and the header `X-Model` says which one that is. With "
+    "`STRICT_MODEL` an unknown one is 404.",
+    required=True,
+)
+LANGUAGE = Field(
+    "language",
+    "The language spoken: a code, an English name or a locale (`en`, `English`, `en_US.UTF-8`). "
+    "Empty or `auto`: it is detected.",
+    routes=("transcriptions",),
+)
+LANGUAGES = Field(
+    "languages[]",
+    "Detection chooses among these languages only.",
+    also=("languages",),
+    many=True,
+)
+PROMPT = Field(
+    "prompt", "Text that stands before the audio; of a long one the last 223 tokens count."
+)
+HOTWORDS = Field("hotwords", "Words to favour.")
+KEYWORDS = Field("keywords[]", "Words to favour.", also=("keywords",), many=True)
+RESPONSE_FORMAT = Field(
+    "response_format",
+    "The answer's form; none: `verbose_json`, or `json` in a stream.",
+    choices=tuple(FORMATS),
+)
+TIMESTAMP_GRANULARITIES = Field(
+    "timestamp_granularities[]",
+    "`word`: times of each word, in `verbose_json`; `srt` and `vtt` then cut their cues at words.",
+    also=("timestamp_granularities",),
+    choices=GRANULARITIES,
+    many=True,
+)
+TEMPERATURE = Field(
+    "temperature",
+    "0: the most probable text, by the server's own steps; above: more variety.",
+    kind="number",
+    minimum=0.0,
+    maximum=1.0,
+)
+STREAM = Field(
+    "stream",
+    "`true`: the text comes as server-sent events while it is decoded. With `verbose_json` the "
+    "events have segments and the last one all that `verbose_json` has.",
+    kind="boolean",
+    choices=BOOLEANS,
+)
+INCLUDE = Field(
+    "include[]",
+    "`logprobs`: the tokens with the logarithms of their probabilities, in `json` and in a stream.",
+    also=("include",),
+    choices=INCLUDES,
+    many=True,
+    open=True,
+)
+TASK = Field(
+    "task",
+    "`translate`: English text, as on the route for translations.",
+    choices=TASKS,
+    routes=("transcriptions",),
+)
+MAX_LINE_WIDTH = Field(
+    "max_line_width",
+    "`srt` and `vtt`: the most characters of a line; wide ones count twice.",
+    kind="integer",
+    minimum=10,
+    maximum=1000,
+)
+MAX_LINE_COUNT = Field(
+    "max_line_count",
+    "`srt` and `vtt`: the most lines of a cue.",
+    kind="integer",
+    minimum=1,
+    maximum=20,
+)
+MAX_SPEECH_DURATION_S = Field(
+    "max_speech_duration_s",
+    "The longest stretch of speech before it is cut, in seconds.",
+    kind="number",
+    minimum=0.1,
+    maximum=86_400,
+)
+MIN_SILENCE_DURATION_MS = Field(
+    "min_silence_duration_ms",
+    "The shortest silence that ends a stretch of speech, in milliseconds.",
+    kind="number",
+    minimum=0,
+    maximum=600_000,
+)
+CHUNKING_STRATEGY = Field(
+    "chunking_strategy",
+    "`auto`, or the three fields below as one JSON object with `type` `server_vad`.",
+)
+THRESHOLD = Field(
+    "chunking_strategy[threshold]",
+    "How probable speech must be to count as such.",
+    kind="number",
+    minimum=0.0,
+    maximum=1.0,
+)
+PREFIX_PADDING_MS = Field(
+    "chunking_strategy[prefix_padding_ms]",
+    "What is kept before and after a stretch of speech, in milliseconds.",
+    kind="number",
+    minimum=0,
+    maximum=60_000,
+)
+SILENCE_DURATION_MS = Field(
+    "chunking_strategy[silence_duration_ms]",
+    "`min_silence_duration_ms` in OpenAI's words.",
+    kind="number",
+    minimum=0,
+    maximum=600_000,
+)
+TRANSCRIPTION_TIER = Field(
+    "transcription_tier",
+    "`deferred`: realtime requests go first. The header `X-Transcription-Tier` says the same, and "
+    "is the one that the balancer sees.",
+    choices=TIERS,
+    open=True,
+)
+
+FIELDS = (
+    FILE,
+    MODEL,
+    LANGUAGE,
+    LANGUAGES,
+    PROMPT,
+    RESPONSE_FORMAT,
+    TIMESTAMP_GRANULARITIES,
+    TEMPERATURE,
+    STREAM,
+    INCLUDE,
+    HOTWORDS,
+    KEYWORDS,
+    TASK,
+    MAX_LINE_WIDTH,
+    MAX_LINE_COUNT,
+    MAX_SPEECH_DURATION_S,
+    MIN_SILENCE_DURATION_MS,
+    CHUNKING_STRATEGY,
+    THRESHOLD,
+    PREFIX_PADDING_MS,
+    SILENCE_DURATION_MS,
+    TRANSCRIPTION_TIER,
+)

@@ -1,0 +1,83 @@
+"""Pages for people: static files beside this one, and the resources that serve them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import falcon
+
+from app.api.openapi import document
+from app.config import Config
+from app.errors import NotFound
+
+FOLDER = Path(__file__).parent
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+# Nothing from any other host, and no script or style but the files here.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Pages:
+    """GET a file that a page is made of; `Page` serves the pages themselves.
+
+    The files are read when the worker starts, so that no name a client sends reaches the disk.
+    """
+
+    def __init__(self) -> None:
+        self._files = {
+            path.name: path.read_bytes() for path in FOLDER.iterdir() if path.suffix in TYPES
+        }
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        if name not in self._files:
+            raise NotFound("There is nothing at this path.")
+        resp.data = self._files[name]
+        resp.content_type = TYPES[Path(name).suffix]
+        resp.set_headers(
+            {
+                "Content-Security-Policy": POLICY,
+                "X-Content-Type-Options": "nosniff",
+                "Cache-Control": "no-cache",
+            }
+        )
+
+    on_head = on_get
+
+
+class Page:
+    """GET one page under an address of its own.
+
+    Args:
+        pages: where its file is.
+        name: the file.
+    """
+
+    def __init__(self, pages: Pages, name: str) -> None:
+        self._pages = pages
+        self._name = name
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        self._pages.on_get(req, resp, self._name)
+
+    on_head = on_get
+
+
+class Description:
+    """GET the API's description in OpenAPI's form."""
+
+    def __init__(self, config: Config) -> None:
+        self._document: dict[str, Any] = document(bool(config.keys))
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.media = self._document
+        resp.set_header("Cache-Control", "no-cache")
+
+    on_head = on_get

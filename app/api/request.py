@@ -1,0 +1,216 @@
+"""A form to a `TranscriptionRequest`, or a sentence about the field that is wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from app.api import fields
+from app.api.fields import Field
+from app.api.form import Form, shown
+from app.config import Config
+from app.engine.admission import Tier
+from app.engine.languages import language_code
+from app.engine.options import DecodeOptions, SpeechOptions
+from app.errors import InvalidRequest
+from app.subtitles import BROADCAST, Layout
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptionRequest:
+    """What one client asks for.
+
+    Attributes:
+        file: the upload, in memory, or on disk when it is large.
+        response_format: a key of `FORMATS`.
+        layout: of subtitles.
+        stream: it is to come in events.
+        reserve: the balancer has not seen to the slots that are kept for realtime requests.
+    """
+
+    file: BinaryIO
+    model: str
+    response_format: str
+    layout: Layout
+    stream: bool
+    tier: Tier
+    reserve: bool
+    options: DecodeOptions
+
+
+def transcription_request(
+    form: Form, headers: Mapping[str, str], config: Config, task: str | None = None
+) -> TranscriptionRequest:
+    """Check the fields and name their defaults.
+
+    Args:
+        headers: the request's, names in capitals; a tier may stand there.
+        task: what the route says; None: the form may say it.
+
+    Raises:
+        InvalidRequest: a field is missing or wrong; the message says which.
+    """
+    if not form.has_file:
+        raise InvalidRequest("The form has no file.", param="file")
+    model = form.text(fields.MODEL)
+    if not model:
+        raise InvalidRequest("The form names no model.", param="model")
+    stream = flag(form, fields.STREAM)
+    response_format = one_of(form, fields.RESPONSE_FORMAT, "json" if stream else "verbose_json")
+    if stream and response_format in fields.WITHOUT_EVENTS:
+        raise InvalidRequest(
+            f"stream is true, and {response_format} cannot come in events; ask for json.",
+            param="response_format",
+        )
+    tier = form.text(fields.TRANSCRIPTION_TIER) or headers.get("X-TRANSCRIPTION-TIER", "")
+    return TranscriptionRequest(
+        file=form.file,
+        model=model,
+        response_format=response_format,
+        layout=layout(form),
+        stream=stream,
+        tier=Tier.DEFERRED if tier.strip().lower() == Tier.DEFERRED.value else Tier.REALTIME,
+        reserve=headers.get("X-POOL-TIER") != Tier.DEFERRED.value,
+        options=decode_options(form, config, task, stream or response_format == "json"),
+    )
+
+
+def decode_options(form: Form, config: Config, task: str | None, scores: bool) -> DecodeOptions:
+    """The decoding choices of a form; what it leaves open is the server's.
+
+    Args:
+        scores: the answer's form has a place for the tokens' scores.
+    """
+    asked = form.listed(fields.TIMESTAMP_GRANULARITIES)
+    for granularity in asked:
+        if granularity not in fields.GRANULARITIES:
+            raise refused(fields.TIMESTAMP_GRANULARITIES, granularity, "segment or word")
+    temperature = number(form, fields.TEMPERATURE)
+    favoured = form.texts(fields.HOTWORDS) + form.listed(fields.KEYWORDS)
+    return DecodeOptions(
+        task=task or one_of(form, fields.TASK, fields.TASKS[0]),
+        # A translation's source is detected: its form has no language, and one sent is ignored.
+        language=None if task == "translate" else language(form),
+        languages=languages(form),
+        prompt=form.text(fields.PROMPT) or None,
+        hotwords=" ".join(favoured).strip() or None,
+        word_timestamps="word" in asked,
+        token_scores=scores and "logprobs" in form.listed(fields.INCLUDE),
+        temperatures=(temperature,) if temperature else config.temperature,
+        speech=speech_options(form, config),
+    )
+
+
+def speech_options(form: Form, config: Config) -> SpeechOptions:
+    """The VAD choices: meeting bots' own fields, or OpenAI's `chunking_strategy`."""
+    unfold_chunking_strategy(form)
+    threshold = number(form, fields.THRESHOLD)
+    padding = number(form, fields.PREFIX_PADDING_MS)
+    silence = number(form, fields.MIN_SILENCE_DURATION_MS)
+    if silence is None:
+        silence = number(form, fields.SILENCE_DURATION_MS)
+    longest = number(form, fields.MAX_SPEECH_DURATION_S)
+    default = SpeechOptions()
+    return SpeechOptions(
+        enabled=config.vad_filter,
+        threshold=config.vad_filter_threshold if threshold is None else threshold,
+        min_silence_duration_ms=(
+            config.vad_min_silence_duration_ms if silence is None else int(silence)
+        ),
+        max_speech_duration_s=config.vad_max_speech_duration_s if longest is None else longest,
+        padding_ms=default.padding_ms if padding is None else int(padding),
+    )
+
+
+def unfold_chunking_strategy(form: Form) -> None:
+    """Where the strategy came as one JSON object, note its members as fields of their own."""
+    field = fields.CHUNKING_STRATEGY
+    text = form.text(field)
+    if text in ("", "auto"):
+        return
+    try:
+        strategy = json.loads(text)
+    except (ValueError, RecursionError):
+        strategy = None
+    if not isinstance(strategy, dict) or strategy.get("type") != "server_vad":
+        raise refused(field, text, "auto, or an object of type server_vad")
+    for name, value in strategy.items():
+        if value is not None:
+            form.fields.setdefault(f"{field.name}[{name}]", []).append(str(value))
+
+
+def layout(form: Form) -> Layout:
+    """How subtitles are laid out."""
+    width, count = number(form, fields.MAX_LINE_WIDTH), number(form, fields.MAX_LINE_COUNT)
+    default = BROADCAST
+    return Layout(
+        default.max_line_width if width is None else int(width),
+        default.max_line_count if count is None else int(count),
+    )
+
+
+def language(form: Form) -> str | None:
+    """The `language` field as a Whisper code; None: detect."""
+    text = form.text(fields.LANGUAGE)
+    try:
+        return language_code(text)
+    except ValueError:
+        raise refused(fields.LANGUAGE, text, "a code such as en, or a language's name") from None
+
+
+def languages(form: Form) -> tuple[str, ...]:
+    """The candidates among which detection chooses."""
+    found = []
+    for text in form.listed(fields.LANGUAGES):
+        try:
+            code = language_code(text)
+        except ValueError:
+            code = None
+        if code is None:
+            raise refused(fields.LANGUAGES, text, "codes such as en, or languages' names")
+        found.append(code)
+    return tuple(dict.fromkeys(found))
+
+
+def one_of(form: Form, field: Field, default: str) -> str:
+    """A field that has a few possible values."""
+    value = form.text(field) or default
+    if value not in field.choices:
+        raise refused(field, value, ", ".join(field.choices))
+    return value
+
+
+def flag(form: Form, field: Field) -> bool:
+    """True or false, as clients of all languages write it; absent or empty: false."""
+    value = (form.text(field) or "false").lower()
+    if value not in ("true", "1", "false", "0"):
+        raise refused(field, value, "true or false")
+    return value in ("true", "1")
+
+
+def number(form: Form, field: Field) -> float | None:
+    """A number within the field's limits; None when it is absent or empty."""
+    text = form.text(field)
+    if not text:
+        return None
+    assert field.minimum is not None
+    assert field.maximum is not None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if field.kind == "integer" and not value.is_integer():
+        value = math.nan
+    if not field.minimum <= value <= field.maximum:
+        kind = "a whole number" if field.kind == "integer" else "a number"
+        raise refused(field, text, f"{kind} from {field.minimum:g} to {field.maximum:g}")
+    return value
+
+
+def refused(field: Field, value: str, accepted: str) -> InvalidRequest:
+    """The sentence for a field's wrong value."""
+    name = field.name.removesuffix("[]")
+    return InvalidRequest(f"{name} is {shown(value)!r}; it accepts {accepted}.", param=name)
