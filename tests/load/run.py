@@ -1,0 +1,133 @@
+"""One run of locust's users against one service, with the service's own counts around it."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from app.config import ROOT
+from tests.load.counters import Counts, Target, Totals, inside
+from tests.load.figures import Figures
+from tests.load.journal import Journal
+
+LOCUSTFILE = ROOT / "tests" / "load" / "locustfile.py"
+# A user that was told to stop first sees its request through, so that it is counted on both sides.
+FINISH_S = 180
+START_S = 120
+SPAWN_S = 1  # until all users are there
+
+
+@dataclass(frozen=True)
+class Load:
+    """Who sends what, for how long.
+
+    Args:
+        users: how many.
+        seconds: how long all of them are there.
+        kinds: user classes of the locustfile.
+        options: further options of the locustfile, such as `--pace 2`.
+    """
+
+    users: int
+    seconds: float
+    kinds: Sequence[str] = ("Window",)
+    options: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one run showed.
+
+    Args:
+        name: as the report calls it.
+        figures: what clients saw.
+        totals: clients' totals beside HAProxy's; None where the stats page is out of reach.
+        inside: what the workers say; see `counters.inside`.
+        generator_cores: cores the load's own process used; on the service's machine it takes
+            them from the service.
+        journal: all of it, for plots.
+    """
+
+    name: str
+    target: str
+    workers: int
+    load: Load
+    figures: Figures
+    totals: Totals | None
+    inside: dict[str, Any]
+    generator_cores: float
+    journal: Journal = field(repr=False)
+
+    @property
+    def mismatch(self) -> str:
+        """What of the totals does not agree; empty: all does."""
+        return self.totals.mismatch if self.totals else ""
+
+    def plain(self) -> dict[str, Any]:
+        """Itself for the JSON report, without the journal."""
+        return {
+            "name": self.name, "target": self.target, "workers": self.workers,
+            "users": self.load.users, "seconds": self.load.seconds,
+            "kinds": list(self.load.kinds), "options": list(self.load.options),
+            "clients": asdict(self.figures),
+            "totals": asdict(self.totals) if self.totals else None,
+            "service": self.inside, "generator_cores": self.generator_cores,
+        }  # fmt: skip
+
+
+def run(target: Target, load: Load, folder: Path, name: str) -> Step:
+    """Have the users do their work, and count.
+
+    Raises:
+        RuntimeError: locust failed; the message holds what it said.
+    """
+    journal_path = folder / f"{name.replace(' ', '_').replace(',', '')}.jsonl"
+    before, began = Counts.of(target), time.monotonic()
+    spent = generator_seconds()
+    locust(target.url, load, journal_path)
+    after, wall_s = Counts.of(target), time.monotonic() - began
+    journal = Journal.read(journal_path)
+    counts = after.since(before)
+    told = inside(counts, journal.span_s)
+    lanes = target.lanes
+    told["device_busy_share"] = told["device_calls_at_once"] / lanes if lanes else None
+    return Step(
+        name=name,
+        target=target.name,
+        workers=len(target.worker_urls),
+        load=load,
+        figures=Figures.of(journal),
+        totals=Totals.of(journal.calls, counts) if target.stats_url else None,
+        inside=told,
+        generator_cores=(generator_seconds() - spent) / wall_s,
+        journal=journal,
+    )
+
+
+def locust(url: str, load: Load, journal: Path) -> None:
+    """Run locust without its web page until its users have finished."""
+    command = [
+        sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--host", url,
+        "--users", str(load.users), "--spawn-rate", str(max(1, load.users)),
+        "--run-time", f"{load.seconds + SPAWN_S:g}s", "--stop-timeout", str(FINISH_S),
+        "--exit-code-on-error", "0", "--only-summary", "--loglevel", "WARNING",
+        "--journal", str(journal), *load.options, *load.kinds,
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=START_S + load.seconds + FINISH_S, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise RuntimeError(f"locust ended with {done.returncode}:\n{done.stdout[-2000:]}")
+
+
+def generator_seconds() -> float:
+    """CPU time of the processes that ended so far: after a run, locust's."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
