@@ -143,5 +143,8 @@ class Writer:
     def stopped(self, at_s: float) -> None:
         self._write({"stopped_s": at_s})
 
+    def close(self) -> None:
+        self._file.close()
+
     def _write(self, line: dict[str, object]) -> None:
         self._file.write(json.dumps(line) + "\n")
