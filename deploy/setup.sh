@@ -66,6 +66,21 @@ balancer() { # the system's HAProxy, else the one from its Python package
   fi
 }
 
+alerting() { # Prometheus, for the tests of the alerts: unpacked and not installed, so that nothing starts
+  command -v promtool >/dev/null 2>&1 && return
+  [ -x .run/prometheus/usr/bin/promtool ] && return
+  command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 0
+  say "Unpacking Prometheus in .run/prometheus …"
+  mkdir -p .run/prometheus
+  if ! apt-cache show prometheus >>"$log" 2>&1 && [ "$(id -u)" = 0 ]; then
+    apt-get update >>"$log" 2>&1 || true
+  fi
+  if ! (cd .run/prometheus && apt-get download prometheus && dpkg -x prometheus_*.deb . &&
+        rm prometheus_*.deb) >>"$log" 2>&1; then
+    say "Prometheus could not be fetched; the tests of the alerts are skipped."
+  fi
+}
+
 mkdir -p .run 2>/dev/null || fail "The folder $(pwd) cannot be written; clone the project to a place of your own."
 : >"$log"
 free=$(df -Pk . | awk 'NR == 2 { print $4 }')
@@ -82,4 +97,5 @@ balancer
 if [ "${1:-}" = test ]; then
   require tests/requirements.txt
   require tests/requirements-model.txt --no-deps
+  alerting
 fi
