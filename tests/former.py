@@ -58,6 +58,7 @@ class Former:
     """The former design in processes of its own."""
 
     settings: dict[str, str]
+    pids: tuple[int, ...]
 
     @property
     def url(self) -> str:
@@ -97,7 +98,7 @@ class Former:
             for number in numbers:
                 address = f"http://127.0.0.1:{number}/health"
                 assert until(lambda address=address: answers(address), READY_S), address
-            yield cls(own)
+            yield cls(own, tuple(process.pid for process in processes))
         finally:
             for process in processes:
                 process.kill()

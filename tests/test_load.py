@@ -10,6 +10,7 @@ import pytest
 from tests.known_server import Known
 from tests.load import counters
 from tests.load.about import about
+from tests.load.cores import Cores, Seconds
 from tests.load.counters import Counts, Target, Totals
 from tests.load.figures import Figures, Spread, efficiency, growth
 from tests.load.journal import Call, Caption, Journal, Writer
@@ -18,6 +19,8 @@ from tests.load.report import Report
 from tests.load.run import Load, Step, run
 from tests.load.soak import Series
 from tests.load.speaker import Speaker
+
+IDLE = Cores(0.0, 0.0, 0.0, None)
 
 
 def call(began_s: float, elapsed_s: float, status: int = 200, **further: object) -> Call:
@@ -216,11 +219,21 @@ def test_aim():
     def step(text_s: float | None) -> Step:
         captions = tuple(Caption(100 + n, 101 + n, text_s and text_s + n, 1) for n in range(50))
         figures = Figures.of(journal(call(100, 1), captions=captions))
-        return Step("x", "service", 1, Load(1, 1), figures, None, {}, 0.0, journal())
+        return Step("x", "service", 1, Load(1, 1), figures, None, {}, IDLE, journal())
 
     assert Aim().met(step(104.0))
     assert not Aim().met(step(107.0))
     assert not Aim().met(step(None))
+
+
+def test_cores_that_others_used_are_told():
+    before, after = Seconds(10.0, 5.0, 1.0), Seconds(25.0, 13.0, 2.0)
+
+    cores = Cores.between(before, after, 10.0, local=True)
+
+    assert cores == Cores(1.5, 0.8, 0.1, pytest.approx(0.6))
+    assert cores.doubt == "other programs used 0.6 cores meanwhile"
+    assert Cores.between(before, after, 10.0, local=False).doubt == ""
 
 
 def test_growth_of_a_process_is_told():
@@ -305,7 +318,7 @@ def test_report_needs_nobody_else(tmp_path):
     good = Totals(11, 11, 10, 10, 1, 1, 0, "")
     bad = Totals(11, 12, 10, 10, 1, 2, 0, "requests: clients 11, HAProxy 12")
     steps = [
-        Step(name, "service", 1, Load(3, 10.0), Figures.of(log), totals, inside, 0.1, log)
+        Step(name, "service", 1, Load(3, 10.0), Figures.of(log), totals, inside, IDLE, log)
         for name, totals in (("first <run>", good), ("second", bad))
     ]
     report = Report("single", about({"API_TOKEN": "secret"}), steps, {"most": 1.0})

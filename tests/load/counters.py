@@ -32,6 +32,7 @@ class Target:
         url: its one entry.
         stats_url: HAProxy's stats port; empty: out of reach, and totals are not compared.
         worker_urls: the workers' own ports; empty: out of reach.
+        pids: its processes, where they are on this machine.
         lanes: calls that its devices make side by side, all workers together; 0: not known.
     """
 
@@ -39,6 +40,7 @@ class Target:
     url: str
     stats_url: str = ""
     worker_urls: tuple[str, ...] = ()
+    pids: tuple[int, ...] = ()
     lanes: int = 0
 
 

@@ -105,6 +105,8 @@ def told(step: Step) -> str:
         )
     if step.totals:
         line += f"; totals: {step.mismatch or 'as HAProxy counted'}"
+    if step.cores.doubt:
+        line += f"; {step.cores.doubt}"
     return line
 
 

@@ -26,8 +26,8 @@ MEANING = """
 <p>Rates: transcripts that arrived while all users were there, for each second of wall time of that.
 Waiting times are of transcripts alone; refusals (503, 429) have columns of their own. <i>left</i>:
 the client gave up. RTF: waiting for each second of audio. Totals: every request of the run, as the
-clients counted and as HAProxy's frontend counted. The load's own process ran on the machine named
-above where the service is local; what it used is in the last column.</p>
+clients counted and as HAProxy's frontend counted. Cores: used at the mean of the run, its start
+included; where the service is on this machine, the load and other programs take theirs from it.</p>
 """
 
 
@@ -74,6 +74,8 @@ class Report:
         verdict = "".join(f'<p class="bad">{escape(one)}</p>' for one in self.troubles)
         if not verdict and any(step.totals for step in self.steps):
             verdict = '<p class="good">All totals are those of HAProxy\'s own counters.</p>'
+        doubts = [f"{one.name}: {one.cores.doubt}" for one in self.steps if one.cores.doubt]
+        verdict += "".join(f'<p class="bad">{escape(one)}</p>' for one in doubts)
         images = "".join(
             f'<h2>{escape(title)}</h2><img alt="{escape(title)}" src="{uri}">'
             for title, uri in self.pictures.items()
@@ -154,7 +156,9 @@ CLIENT_COLUMNS = {
     "speech to text p95 s": lambda one: (
         one.figures.captions and one.figures.captions.speech_to_text_s.p95
     ),
-    "generator's cores": lambda one: one.generator_cores,
+    "cores: service": lambda one: one.cores.service,
+    "cores: load": lambda one: one.cores.generator,
+    "cores: others": lambda one: one.cores.others,
 }
 TOTAL_COLUMNS = {
     "sent": lambda one: one.totals and one.totals.sent,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.config import ROOT
+from tests.load.cores import Cores, Seconds
 from tests.load.counters import Counts, Target, Totals, inside
 from tests.load.figures import Figures
 from tests.load.journal import Journal
@@ -49,8 +49,7 @@ class Step:
         figures: what clients saw.
         totals: clients' totals beside HAProxy's; None where the stats page is out of reach.
         inside: what the workers say; see `counters.inside`.
-        generator_cores: cores the load's own process used; on the service's machine it takes
-            them from the service.
+        cores: who used the machine's cores.
         journal: all of it, for plots.
     """
 
@@ -61,7 +60,7 @@ class Step:
     figures: Figures
     totals: Totals | None
     inside: dict[str, Any]
-    generator_cores: float
+    cores: Cores
     journal: Journal = field(repr=False)
 
     @property
@@ -77,7 +76,7 @@ class Step:
             "kinds": list(self.load.kinds), "options": list(self.load.options),
             "clients": asdict(self.figures),
             "totals": asdict(self.totals) if self.totals else None,
-            "service": self.inside, "generator_cores": self.generator_cores,
+            "service": self.inside, "cores": asdict(self.cores),
         }  # fmt: skip
 
 
@@ -88,10 +87,10 @@ def run(target: Target, load: Load, folder: Path, name: str) -> Step:
         RuntimeError: locust failed; the message holds what it said.
     """
     journal_path = folder / f"{name.replace(' ', '_').replace(',', '')}.jsonl"
-    before, began = Counts.of(target), time.monotonic()
-    spent = generator_seconds()
+    before, began, spent = Counts.of(target), time.monotonic(), Seconds.of(target.pids)
     locust(target.url, load, journal_path)
-    after, wall_s = Counts.of(target), time.monotonic() - began
+    used, wall_s = Seconds.of(target.pids), time.monotonic() - began
+    after = Counts.of(target)
     journal = Journal.read(journal_path)
     counts = after.since(before)
     told = inside(counts, journal.span_s)
@@ -105,7 +104,7 @@ def run(target: Target, load: Load, folder: Path, name: str) -> Step:
         figures=Figures.of(journal),
         totals=Totals.of(journal.calls, counts) if target.stats_url else None,
         inside=told,
-        generator_cores=(generator_seconds() - spent) / wall_s,
+        cores=Cores.between(spent, used, wall_s, local=bool(target.pids)),
         journal=journal,
     )
 
@@ -125,9 +124,3 @@ def locust(url: str, load: Load, journal: Path) -> None:
     )  # fmt: skip
     if done.returncode != 0:
         raise RuntimeError(f"locust ended with {done.returncode}:\n{done.stdout[-2000:]}")
-
-
-def generator_seconds() -> float:
-    """CPU time of the processes that ended so far: after a run, locust's."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime

@@ -47,7 +47,7 @@ def started(side: str, folder: Path, **own: str) -> Iterator[tuple[Target, dict[
         threads = int(own.get("CPU_THREADS", "0"))
         with Former.started(folder / "former", model, workers, threads) as former:
             told = {"WORKERS": str(workers), "MODEL_SIZE": str(model), "CPU_THREADS": str(threads)}
-            yield Target(side, former.url, former.stats_url), told
+            yield Target(side, former.url, former.stats_url, pids=former.pids), told
         return
     wanted = chosen() | SERVICES[side] | own
     with Stack.started(folder / f"run-{side}-{wanted.get('WORKERS', '')}", **wanted) as stack:
@@ -62,6 +62,7 @@ def of(stack: Stack, name: str = "service") -> Target:
         stack.url,
         f"http://127.0.0.1:{stack.settings['STATS_PORT']}",
         tuple(stack.worker_url(number) for number in range(1, config.workers + 1)),
+        (stack.process.pid, *stack.processes()),
     )
     gpu = about.service(target.url).get("device") == "cuda"
     lanes = config.workers * (config.gpu_streams if gpu else config.replicas)
