@@ -6,7 +6,7 @@ export PYTHON
 PY := .venv/bin/python
 
 .PHONY: run stop status restart scale reload test lint wer bench bench-gpu gpu-bundle \
-        endurance chaos load single scaling overload meetings soak web capacity lock clean
+        endurance chaos alerts load single scaling overload meetings soak web capacity lock clean
 
 run:      ## set up and serve until Ctrl-C
 	@deploy/setup.sh
@@ -57,6 +57,10 @@ gpu-bundle: ## all that bench-gpu needs on a machine without network, in .run/gp
 endurance: ## an hour of audio beside live windows, and clients that leave
 	@deploy/setup.sh test
 	@$(PY) -m tests.endurance
+
+alerts:   ## which alerts each harm raises, by a real Prometheus
+	@deploy/setup.sh test
+	@$(PY) -m tests.alerts
 
 chaos:    ## harm done to a pool under load, and what its clients see of it
 	@deploy/setup.sh test
