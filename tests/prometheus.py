@@ -97,9 +97,7 @@ class Prometheus:
 
     def fired(self, since_s: float) -> set[str]:
         """The alerts that fired in the last so many seconds."""
-        query = (
-            f'count by (alertname) (count_over_time(ALERTS{{alertstate="firing"}}[{since_s:.0f}s]))'
-        )
+        over = f'count_over_time(ALERTS{{alertstate="firing"}}[{since_s:.0f}s])'
         return {
             result["metric"]["alertname"].removeprefix("Transcription")
             for result in self.query(f"count by (alertname) ({over})")
