@@ -78,8 +78,16 @@ class Pool:
                 "SUPERVISE_HAPROXY": "true",
                 "HAPROXY": find_haproxy(),
                 "PYTHONUNBUFFERED": "1",
+                "LOG_FORMAT": self.log_format,
             }
         )
+
+    @property
+    def log_format(self) -> str:
+        """The workers' own: they write to a pipe, and only this process sees the terminal."""
+        if self.config.log_format == "auto" and sys.stdout.isatty():
+            return "text"
+        return self.config.log_format
 
     def check(self) -> None:
         """Raise `PoolError` when the pool could not start."""

@@ -35,12 +35,14 @@ class RequestId:
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool
     ) -> None:
-        elapsed_ms = (time.monotonic() - req.context.began) * 1000
-        spans = getattr(req.context, "spans", "")
+        elapsed_ms = round((time.monotonic() - req.context.began) * 1000)
         level = logging.DEBUG if req.path in QUIET_PATHS else logging.INFO
-        logger.log(
-            level, "%s %s %d %.0f ms%s", req.method, req.path, resp.status_code, elapsed_ms, spans
-        )
+        fields: log.Fields = {
+            "status": resp.status_code,
+            "elapsed_ms": elapsed_ms,
+            **getattr(req.context, "spans", {}),
+        }
+        logger.log(level, "%s %s", req.method, req.path, extra=log.with_fields(fields))
         log.request_id.set("-")
 
 

@@ -6,7 +6,7 @@ import time
 
 import falcon
 
-from app import metrics
+from app import log, metrics
 from app.api.disconnect import ClientWatch
 from app.api.form import Form, TranscriptionRequest, transcription_request
 from app.api.models import served_models
@@ -47,20 +47,20 @@ class Transcriptions:
             self._limits.check_bytes(req.content_length or 0)
             form.read(req.stream, req.content_type, self._limits)
             request = transcription_request(form, req.headers, self._config, self._task)
+            req.context.spans = {"tier": request.tier.value}
             self._check_model(request.model)
             metrics.STAGE_SECONDS.labels("receive").observe(time.monotonic() - began)
             with self._watch.watching(req.env.get("gunicorn.socket")) as cancellation:
-                transcript, spans = self._transcribe(request, cancellation)
+                transcript, req.context.spans = self._transcribe(request, cancellation)
         written = FORMATS[request.response_format]
         resp.text = written.write(transcript)
         resp.content_type = written.content_type
         resp.set_header("X-Model", self._config.name)
-        req.context.spans = spans
         metrics.STAGE_SECONDS.labels("total").observe(time.monotonic() - began)
 
     def _transcribe(
         self, request: TranscriptionRequest, cancellation: Cancellation
-    ) -> tuple[Transcript, str]:
+    ) -> tuple[Transcript, log.Fields]:
         """The request's transcript, and where its time went, for the log."""
         tier = request.tier.value
         try:
@@ -90,8 +90,8 @@ class Transcriptions:
         stages = {"queue": queued_s, "decode": decoded - begin, "inference": ended - decoded}
         for stage, seconds in stages.items():
             metrics.STAGE_SECONDS.labels(stage).observe(seconds)
-        spent = "".join(f" {stage}={seconds * 1000:.0f}ms" for stage, seconds in stages.items())
-        return transcript, f" tier={tier} audio={transcript.duration:.2f}s{spent}"
+        spent = {f"{stage}_ms": round(seconds * 1000) for stage, seconds in stages.items()}
+        return transcript, {"tier": tier, "audio_s": round(transcript.duration, 2), **spent}
 
     def _check_model(self, model: str) -> None:
         if self._config.strict_model and model not in served_models(self._config):
