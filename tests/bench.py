@@ -11,6 +11,12 @@ Rows, on the same recordings (1 to 11 s) and options (beam 5, words, VAD):
     engine   this engine
     adaptive the same with ENCODER_WINDOW=adaptive
 
+and through HTTP, with as many clients that send windows of 2 to 30 s (case `former`):
+
+    former   a model of the design before this one, see tests/former.py
+    service  this service as `make run` starts it
+    adaptive the same with ENCODER_WINDOW=adaptive
+
 Rounds of all rows alternate, so that a change of the machine's speed meets all of them; the
 table shows medians, and ratios taken round by round. Writes .run/bench.json and .run/bench.png.
 """
@@ -23,11 +29,13 @@ import os
 import platform
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import faster_whisper
 import matplotlib
@@ -44,7 +52,7 @@ from tests.recordings import SAMPLE_RATE, recordings
 
 LEVELS = (1, 2, 4, 8, 16, 32)
 CORES = len(os.sched_getaffinity(0))
-CASES = ("known", "detected")
+CASES = ("known", "detected", "former")
 CELLS = (
     "requests_per_s", "audio_s_per_s", "p50_s", "p95_s", "p99_s", "busy_share", "batch",
     "ratio_to_best",
@@ -198,6 +206,49 @@ def show(case: str, title: str, measured: list[Measured]) -> list[dict[str, obje
     return lines
 
 
+def beside_former(rounds: int, clients: int = 8, seconds: float = 25.0) -> list[dict[str, object]]:
+    """Print and return what this service and the former design answer under one load.
+
+    Rounds of all sides alternate. Meetings of both: python -m tests.load meetings --sides ...
+    """
+    # Here, since chaos and others import this module and need none of it.
+    from tests.load import side
+    from tests.load.modes import Session
+    from tests.load.run import Load
+
+    steps: dict[str, list[Any]] = {name: [] for name in ("former", "service", "adaptive")}
+    for turn in range(rounds):
+        for name, found in steps.items():
+            with tempfile.TemporaryDirectory() as folder:
+                session = Session(Path(folder), seconds)
+                with session.started(name, MODEL_SIZE=str(models.tiny_en())) as target:
+                    load = Load(clients, seconds)
+                    found.append(session.measure(target, load, f"{name}, round {turn + 1}"))
+    assert set(steps) == set(side.SIDES)
+    print(f"\nWhisper tiny.en, int8, through HTTP, {clients} clients, windows of 2 to 30 s")
+    print(
+        ("{:9}" + "{:>10}" * 6).format("row", "req/s", "audio s/s", "p50", "p95", "refused", "vs")
+    )
+    lines = []
+    for name, found in steps.items():
+        line = {
+            "case": "former", "clients": clients, "row": name,
+            "requests_per_s": statistics.median(one.figures.requests_per_s for one in found),
+            "audio_s_per_s": statistics.median(one.figures.audio_s_per_s for one in found),
+            "p50_s": statistics.median(one.figures.success_s.p50 for one in found),
+            "p95_s": statistics.median(one.figures.success_s.p95 for one in found),
+            "refused": statistics.median(one.figures.rates["refused"] for one in found),
+            "ratio_to_former": statistics.median(
+                one.figures.requests_per_s / other.figures.requests_per_s
+                for one, other in zip(found, steps["former"], strict=True)),
+            "mismatches": [one.mismatch for one in found if one.mismatch],
+        }  # fmt: skip
+        lines.append(line)
+        cells = [value for value in line.values() if isinstance(value, float)]
+        print(("{:9}" + "{:>10.2f}" * 6).format(name, *cells))
+    return lines
+
+
 def plot(lines: list[dict[str, object]], target: Path) -> None:
     """Requests a second over clients, a picture a case."""
     matplotlib.use("Agg")
@@ -246,15 +297,18 @@ def main() -> None:
     about = machine()
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     lines, runs = [], []
-    for case in chosen.cases:
+    for case in [one for one in chosen.cases if one != "former"]:
         known = case == "known"
         folder, language = (models.tiny_en(), "en") if known else (models.base(), None)
         measured = run_case(rows_of(folder), language, chosen.levels, chosen.rounds)
         title = f"Whisper {'tiny.en' if known else 'base'}, int8, language {case}"
         lines += show(case, title, measured)
         runs += [asdict(one) | {"texts": None} for one in measured]
+    if lines:
+        plot(lines, ROOT / ".run" / "bench.png")
+    if "former" in chosen.cases:
+        lines += beside_former(chosen.rounds)
     write("bench", {"machine": about, "lines": lines, "runs": runs})
-    plot(lines, ROOT / ".run" / "bench.png")
 
 
 def write(name: str, result: dict[str, object]) -> None:
