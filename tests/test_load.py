@@ -14,7 +14,7 @@ from tests.load.cores import Cores, Seconds
 from tests.load.counters import Counts, Target, Totals
 from tests.load.figures import Figures, Spread, efficiency, growth
 from tests.load.journal import Call, Caption, Journal, Writer
-from tests.load.modes import Aim, common, search
+from tests.load.modes import Aim, common, confirmed_search
 from tests.load.report import Report
 from tests.load.run import Load, Step, run
 from tests.load.soak import Series
@@ -203,16 +203,32 @@ class TestSpeaker:
 @pytest.mark.parametrize("most", [0, 1, 2, 3, 7, 8, 33, 100])
 @pytest.mark.parametrize("start", [1, 2, 5])
 def test_search_finds_the_most(most, start):
-    tried = []
-
-    def kept(n: int) -> bool:
-        tried.append(n)
-        return n <= most
-
-    found = search(kept, start)
+    search = confirmed_search(start)
+    trial, tried, found = next(search), [], -1
+    while found < 0:
+        tried.append(trial)
+        try:
+            trial = search.send(trial[0] <= most)
+        except StopIteration as end:
+            found = end.value
 
     assert most - max(1, most // 20) < found <= most or found == most
-    assert len(tried) <= 14
+    assert found == 0 or tried[-1] == (found, 2)
+    assert len(tried) <= 15
+
+
+def test_number_that_does_not_last_is_lowered():
+    """It kept the promise in a short run and not in the long one."""
+    search = confirmed_search(4)
+    answers = {(4, 1): True, (8, 1): False, (6, 1): True, (7, 1): False, (6, 2): False}
+    trial, found = next(search), -1
+    while found < 0:
+        try:
+            trial = search.send(answers.get(trial, True))
+        except StopIteration as end:
+            found = end.value
+
+    assert found == 5
 
 
 def test_aim():

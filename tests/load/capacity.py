@@ -31,7 +31,7 @@ def capacity(session: Session, aim: Aim, start: int) -> Report:
     if better.figures.requests_per_s > GAIN * best.figures.requests_per_s:
         best, chosen = better, wider
     with session.started("service", **chosen) as target:
-        carried = most_meetings(session, target, aim, start)
+        (carried,) = most_meetings(session, [target], aim, start)
     config = side.config_of(side.chosen() | chosen)
     report = session.report("capacity")
     report.summary = {

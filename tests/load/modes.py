@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +65,7 @@ class Session:
             yield self.running
             return
         with side.started(name, self.folder / "run", **own) as (target, settings):
-            if name != "former":
+            if name == "service" or (name != "former" and not self.settings):
                 self.settings = settings
                 self.service = about.service(target.url)
             yield target
@@ -204,11 +204,9 @@ def overload(session: Session, times: float = 2.0) -> Report:
 
 def meetings(session: Session, sides: Sequence[str], aim: Aim, start: int) -> Report:
     """The most meetings that each side carries within the aim."""
-    most: dict[str, int] = {}
-    for name in sides:
-        with session.started(name) as target:
-            most[name] = most_meetings(session, target, aim, start)
-        print(f"{name}: {most[name]} meetings", flush=True)
+    with ExitStack() as running:
+        targets = [running.enter_context(session.started(name)) for name in sides]
+        most = dict(zip(sides, most_meetings(session, targets, aim, start), strict=True))
     report = session.report("meetings")
     report.summary = {
         "aim": f"95 % of the speech has its text within {aim.p95_s:g} s, at most "
@@ -232,22 +230,43 @@ def meetings(session: Session, sides: Sequence[str], aim: Aim, start: int) -> Re
     return report
 
 
-def most_meetings(session: Session, target: Target, aim: Aim, start: int) -> int:
-    """Double the meetings until the aim is missed, narrow it down, and confirm the number by a run
-    of twice the length; 0: not even one."""
+def most_meetings(session: Session, targets: Sequence[Target], aim: Aim, start: int) -> list[int]:
+    """The most meetings of each service: doubled until the aim is missed, narrowed down, and
+    confirmed by a run of twice the length; 0: not even one.
 
-    def kept(n: int, seconds: float = session.seconds, suffix: str = "") -> bool:
-        load = Load(n, seconds, ("Meeting",))
-        name = f"{target.name}, {n} meetings{suffix}"
-        return aim.met(session.measure(target, load, name))
+    The services take turns, run by run, so that a change of the machine's speed meets all of them.
+    """
+    searches = [confirmed_search(start) for _ in targets]
+    trials = [next(search) for search in searches]
+    most: dict[int, int] = {}
+    while len(most) < len(targets):
+        for place, (target, search) in enumerate(zip(targets, searches, strict=True)):
+            if place in most:
+                continue
+            n, times = trials[place]
+            name = f"{target.name}, {n} meetings" + (", confirmed" if times > 1 else "")
+            load = Load(n, times * session.seconds, ("Meeting",))
+            try:
+                trials[place] = search.send(aim.met(session.measure(target, load, name)))
+            except StopIteration as end:
+                most[place] = end.value
+                print(f"{target.name}: {end.value} meetings", flush=True)
+    return [most[place] for place in range(len(targets))]
 
-    found = search(kept, start)
-    while found and not kept(found, 2 * session.seconds, ", confirmed"):
+
+Trial = tuple[int, int]  # how many meetings, and how many times the usual length
+
+
+def confirmed_search(start: int) -> Generator[Trial, bool, int]:
+    """What to try next, given whether the last trial kept the promise; returns the most that kept
+    it, in a run of twice the length too."""
+    found = yield from search(start)
+    while found and not (yield found, 2):
         found -= max(1, found // 10)
     return found
 
 
-def search(kept: Callable[[int], bool], start: int) -> int:
+def search(start: int) -> Generator[Trial, bool, int]:
     """The largest number that keeps a promise, given that larger ones keep it less; 0: none.
 
     Numbers are told apart to one part in twenty.
@@ -257,7 +276,7 @@ def search(kept: Callable[[int], bool], start: int) -> int:
     while (bad is None and n <= MOST_MEETINGS) or (
         bad is not None and bad - good > max(1, good // 20)
     ):
-        if kept(n):
+        if (yield n, 1):
             good = n
         else:
             bad = n
