@@ -235,7 +235,7 @@ def test_aim():
     def step(text_s: float | None) -> Step:
         captions = tuple(Caption(100 + n, 101 + n, text_s and text_s + n, 1) for n in range(50))
         figures = Figures.of(journal(call(100, 1), captions=captions))
-        return Step("x", "service", 1, Load(1, 1), figures, None, {}, IDLE, journal())
+        return Step("x", "service", 1, Load(1, 1), figures, None, {}, IDLE, None, journal())
 
     assert Aim().met(step(104.0))
     assert not Aim().met(step(107.0))
@@ -334,7 +334,7 @@ def test_report_needs_nobody_else(tmp_path):
     good = Totals(11, 11, 10, 10, 1, 1, 0, "")
     bad = Totals(11, 12, 10, 10, 1, 2, 0, "requests: clients 11, HAProxy 12")
     steps = [
-        Step(name, "service", 1, Load(3, 10.0), Figures.of(log), totals, inside, IDLE, log)
+        Step(name, "service", 1, Load(3, 10.0), Figures.of(log), totals, inside, IDLE, 0.5, log)
         for name, totals in (("first <run>", good), ("second", bad))
     ]
     report = Report("single", about({"API_TOKEN": "secret"}), steps, {"most": 1.0})

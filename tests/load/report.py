@@ -26,7 +26,8 @@ MEANING = """
 <p>Rates: transcripts that arrived while all users were there, for each second of wall time of that.
 Waiting times are of transcripts alone; refusals (503, 429) have columns of their own. <i>left</i>:
 the client gave up. RTF: waiting for each second of audio. Totals: every request of the run, as the
-clients counted and as HAProxy's frontend counted. Cores: used at the mean of the run, its start
+clients counted and as HAProxy's frontend counted. CPU s each: the service's CPU
+seconds for each transcript. Cores: used at the mean of the run, its start
 included; where the service is on this machine, the load and other programs take theirs from it.</p>
 """
 
@@ -156,6 +157,7 @@ CLIENT_COLUMNS = {
     "speech to text p95 s": lambda one: (
         one.figures.captions and one.figures.captions.speech_to_text_s.p95
     ),
+    "CPU s each": lambda one: one.cpu_s,
     "cores: service": lambda one: one.cores.service,
     "cores: load": lambda one: one.cores.generator,
     "cores: others": lambda one: one.cores.others,

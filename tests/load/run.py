@@ -50,6 +50,8 @@ class Step:
         totals: clients' totals beside HAProxy's; None where the stats page is out of reach.
         inside: what the workers say; see `counters.inside`.
         cores: who used the machine's cores.
+        cpu_s: CPU seconds of the service for each transcript; None where it is elsewhere. It
+            hardly depends on what else the machine does.
         journal: all of it, for plots.
     """
 
@@ -61,6 +63,7 @@ class Step:
     totals: Totals | None
     inside: dict[str, Any]
     cores: Cores
+    cpu_s: float | None
     journal: Journal = field(repr=False)
 
     @property
@@ -76,7 +79,7 @@ class Step:
             "kinds": list(self.load.kinds), "options": list(self.load.options),
             "clients": asdict(self.figures),
             "totals": asdict(self.totals) if self.totals else None,
-            "service": self.inside, "cores": asdict(self.cores),
+            "service": self.inside, "cores": asdict(self.cores), "cpu_s_per_transcript": self.cpu_s,
         }  # fmt: skip
 
 
@@ -96,15 +99,18 @@ def run(target: Target, load: Load, folder: Path, name: str) -> Step:
     told = inside(counts, journal.span_s)
     lanes = target.lanes
     told["device_busy_share"] = told["device_calls_at_once"] / lanes if lanes else None
+    figures = Figures.of(journal)
+    spent_s = used.service - spent.service
     return Step(
         name=name,
         target=target.name,
         workers=len(target.worker_urls),
         load=load,
-        figures=Figures.of(journal),
+        figures=figures,
         totals=Totals.of(journal.calls, counts) if target.stats_url else None,
         inside=told,
         cores=Cores.between(spent, used, wall_s, local=bool(target.pids)),
+        cpu_s=spent_s / figures.counts["ok"] if target.pids and figures.counts["ok"] else None,
         journal=journal,
     )
 
