@@ -253,11 +253,14 @@ def test_cores_that_others_used_are_told():
 
 
 def test_growth_of_a_process_is_told():
-    steady = Series("w", list(range(100)), [3e8] * 100, [20] * 100, [30] * 100)
-    leaking = Series("w", list(range(100)), [3e8 + 2e6 * n for n in range(100)], [20] * 100,
+    seconds = [12.0 * n for n in range(100)]
+    steady = Series("w", seconds, [3e8] * 100, [20] * 100, [30] * 100)
+    settling = Series("w", seconds, [1e8] * 9 + [3e8] * 91, [5] * 9 + [20] * 91, [30] * 100)
+    leaking = Series("w", seconds, [3e8 + 2e6 * n for n in range(100)], [20] * 100,
                      [30 + n // 2 for n in range(100)])  # fmt: skip
+    short = Series("w", [n / 10 for n in range(100)], leaking.rss_bytes, [20] * 100, [30] * 100)
 
-    assert steady.troubles() == []
+    assert steady.troubles() == settling.troubles() == short.troubles() == []
     assert [one.split(" grew")[0] for one in leaking.troubles()] == [
         "w: memory, MiB", "w: descriptors",
     ]  # fmt: skip

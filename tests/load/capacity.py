@@ -42,6 +42,7 @@ def capacity(session: Session, aim: Aim, start: int) -> Report:
         "MAX_CONCURRENT_TRANSCRIPTIONS": config.slots,
         "MAX_BATCH_SIZE": config.max_batch_size,
         "QUEUE_TIMEOUT_S": queue_deadline_s(best),
+        "note": "These give the most transcripts; one worker more goes on serving when one dies.",
     }
     report.pictures = common(session.steps, best) | {
         "Meetings": plots.curve(

@@ -21,6 +21,8 @@ SAMPLES = 240  # in all; not closer than 1 s
 # starts threads as they are first needed.
 RSS_SHARE, RSS_BYTES = 0.05, 24 << 20
 THREADS, DESCRIPTORS = 4, 8
+WARM_UP_S = 120.0  # until every worker has seen its longest window and its allocators have settled
+LEAST_S = 300.0  # in less, growth cannot be told from the warm-up
 
 
 @dataclass
@@ -47,17 +49,25 @@ class Series:
         self.descriptors.append(descriptors)
         return True
 
+    def grown(self, values: list[float]) -> float:
+        """How much one of the quantities grew after the warm-up."""
+        length_s = max(1.0, self.seconds[-1])
+        return growth(values, warm_up=min(0.5, max(0.2, WARM_UP_S / length_s)))
+
     def troubles(self) -> list[str]:
-        """What grew beyond its limit, a sentence each."""
+        """What grew beyond its limit, a sentence each; none of a soak too short to tell."""
+        if not self.seconds or self.seconds[-1] < 0.9 * LEAST_S:
+            return []
         limits = (
             ("memory, MiB", self.rss_bytes, RSS_SHARE * max(self.rss_bytes) + RSS_BYTES, 1 << 20),
             ("threads", self.threads, THREADS, 1),
             ("descriptors", self.descriptors, DESCRIPTORS, 1),
         )
         return [
-            f"{self.name}: {what} grew by {growth(values) / unit:.0f}, more than {limit / unit:.0f}"
+            f"{self.name}: {what} grew by {self.grown(values) / unit:.0f}, "
+            f"more than {limit / unit:.0f}"
             for what, values, limit, unit in limits
-            if growth(values) > limit
+            if self.grown(values) > limit
         ]
 
 
@@ -129,13 +139,14 @@ def soak(session: Session) -> Report:
     series = {name: one for name, one in watch.series.items() if one.seconds}
     report.summary = {
         "minutes": session.seconds / 60,
+        "judged": "yes" if session.seconds >= LEAST_S else f"no: under {LEAST_S / 60:g} minutes",
         "offered/s": step.figures.offered_per_s,
         "transcripts/s": step.figures.requests_per_s,
         **{
             f"{name}: growth of MiB, threads, descriptors": [
-                round(growth(one.rss_bytes) / (1 << 20), 1),
-                growth(one.threads),
-                growth(one.descriptors),
+                round(one.grown(one.rss_bytes) / (1 << 20), 1),
+                one.grown(one.threads),
+                one.grown(one.descriptors),
             ]
             for name, one in series.items()
         },
