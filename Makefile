@@ -6,7 +6,7 @@ export PYTHON
 PY := .venv/bin/python
 
 .PHONY: run stop status restart scale reload test lint fuzz-api wer bench bench-gpu gpu-bundle \
-        endurance chaos lock clean
+        endurance chaos alerts load single scaling overload meetings soak web capacity lock clean
 
 run:      ## set up and serve until Ctrl-C
 	@deploy/setup.sh
@@ -62,9 +62,34 @@ endurance: ## an hour of audio beside live windows, and clients that leave
 	@deploy/setup.sh test
 	@$(PY) -m tests.endurance
 
+alerts:   ## which alerts each harm raises, by a real Prometheus
+	@deploy/setup.sh test
+	@$(PY) -m tests.alerts
+
 chaos:    ## harm done to a pool under load, and what its clients see of it
 	@deploy/setup.sh test
 	@$(PY) -m tests.chaos
+
+# `make load single` names the mode as a further target; by itself that target does nothing more.
+LOAD_MODE := $(firstword $(filter single scaling overload meetings soak web,$(MAKECMDGOALS)))
+
+load:     ## load tests with a report: make load single|scaling|overload|meetings|soak|web
+	@[ -n "$(LOAD_MODE)" ] || { echo "Which one? make load single|scaling|overload|meetings|soak|web"; exit 2; }
+	@deploy/setup.sh test
+	@$(PY) -m tests.load $(LOAD_MODE) $(ARGS)
+
+soak:     ## 20 minutes of steady load; fails when memory, threads or descriptors grow
+ifeq ($(filter load,$(MAKECMDGOALS)),)
+	@deploy/setup.sh test
+	@$(PY) -m tests.load soak $(ARGS)
+endif
+
+single scaling overload meetings web:
+	@[ -n "$(filter load,$(MAKECMDGOALS))" ] || { echo "It is: make load $@"; exit 2; }
+
+capacity: ## what this machine carries with this model, and the settings that follow
+	@deploy/setup.sh test
+	@$(PY) -m tests.load capacity $(ARGS)
 
 lock:     ## write the requirements files anew from their .in files
 	@deploy/setup.sh test

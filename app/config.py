@@ -263,6 +263,12 @@ class Config:
     log_level: str = setting(
         "info", "How much is logged.", choices=("debug", "info", "warning", "error")
     )
+    log_format: str = setting(
+        "auto",
+        "The workers' log: `json`, an object a line; `text`, for people; `auto`: text when "
+        "`make run` writes to a terminal.",
+        choices=("auto", "json", "text"),
+    )
 
     # Fields that the environment named, so that a default can be told from a choice.
     given: frozenset[str] = frozenset()

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from app import log
 from app.config import Config, ConfigError
 from app.process import die_with_parent
 from app.starts import LastWords, Starts, wait_in_view
@@ -54,6 +55,7 @@ def on_starting(server: Any) -> None:
     """The master goes when Supervisor does, so that its port is free for the next one. In a crash
     loop it first waits, longer each time."""
     die_with_parent(signal.SIGTERM)
+    log.configure(service.worker_id, service.log_level, service.log_format)
     signal.signal(signal.SIGTERM, give_up_waiting)
     if seconds := starts.begin():
         server.log.error("%s Next try in %g s.", starts.reason, seconds)

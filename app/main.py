@@ -122,7 +122,7 @@ def get_app() -> Application:
         config = Config.from_env()
     except ConfigError as error:
         sys.exit(str(error))
-    log.configure(config.worker_id, config.log_level)
+    log.configure(config.worker_id, config.log_level, config.log_format)
     if not config.asks_for_key:
         logger.warning("no API_TOKEN or API_KEYS: open to everyone who can reach the port")
     starts = Starts.of(config)

@@ -85,6 +85,17 @@ GPU_MEMORY_BYTES = Gauge(
 )
 
 
+# A counter that is not there before it first counts loses that count: rates compare two readings.
+for tier in ("realtime", "deferred"):
+    ANSWERS.labels("200", tier)
+    CANCELLED.labels(tier)
+    AUDIO_RECEIVED_SECONDS.labels(tier)
+    AUDIO_SECONDS.labels(tier)
+    REAL_TIME_FACTOR.labels(tier)
+for stage in ("receive", "queue", "decode", "inference", "total"):
+    STAGE_SECONDS.labels(stage)
+
+
 class Memory(Protocol):
     """What is asked of a GPU's memory."""
 

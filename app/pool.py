@@ -84,6 +84,7 @@ class Pool:
                 "LOG_FILE": "/dev/fd/1",
                 "HAPROXY": find_haproxy() if self.config.supervise_haproxy else "haproxy",
                 "PYTHONUNBUFFERED": "1",
+                "LOG_FORMAT": self.log_format,
             }
         )
 
@@ -103,6 +104,13 @@ class Pool:
             "LOG_FILE": "syslog",  # the journal's socket cannot be opened by name
         }
         return {name: own[name] for name in own if name not in names} | under_systemd
+
+    @property
+    def log_format(self) -> str:
+        """The workers' own: they write to a pipe, and only this process sees the terminal."""
+        if self.config.log_format == "auto" and sys.stdout.isatty():
+            return "text"
+        return self.config.log_format
 
     def check(self) -> None:
         """Raise `PoolError` when the pool could not start."""

@@ -36,9 +36,9 @@ from app.pool import children
 from app.rollout import Balancer
 from tests import bench, models
 from tests.client import TRANSCRIPTIONS
-from tests.load import Arrivals, Load, ask
 from tests.recordings import recording, wav
 from tests.stack import Stack, bare_environment, until
+from tests.steady import Arrivals, Load, ask
 
 WORKERS = 3
 CLIENTS = 6

@@ -55,9 +55,13 @@ class Recording:
     def name(self) -> str:
         return self.path.name
 
+    def content(self) -> bytes:
+        """The file as it is sent."""
+        return self.path.read_bytes()
+
     def waveform(self) -> np.ndarray:
         """float32, shape (n_samples,), 16 kHz."""
-        return waveform(self.path.read_bytes())
+        return waveform(self.content())
 
 
 def waveform(content: bytes) -> np.ndarray:
@@ -74,22 +78,27 @@ def recordings() -> list[Recording]:
     return list(found.values())
 
 
-def manifest(folder: Path) -> Iterator[Recording]:
-    """The recordings a folder's manifest lists; none where there is no manifest."""
-    listed = folder / "manifest.json"
+def manifest(place: Path) -> Iterator[Recording]:
+    """The recordings a manifest lists; none where there is no manifest.
+
+    Args:
+        place: a folder with a manifest.json, or such a file. Each of its lines needs a `file`,
+            beside it; of what is missing, `kind` is speech where there is a `text`.
+    """
+    listed = place if place.suffix == ".json" else place / "manifest.json"
     if not listed.is_file():
         return
     for line in json.loads(listed.read_text()):
         keys = ("file", "seconds", "text", "language", "kind", "note")
-        further = {key: value for key, value in line.items() if key not in keys}
+        text = line.get("text")
         yield Recording(
-            folder / line["file"],
-            line["seconds"],
-            line["text"],
-            line["language"],
-            line["kind"],
-            line["note"],
-            further,
+            listed.parent / line["file"],
+            line.get("seconds", 0.0),
+            text,
+            line.get("language"),
+            line.get("kind", "speech" if text else "noise"),
+            line.get("note", ""),
+            {key: value for key, value in line.items() if key not in keys},
         )
 
 
@@ -98,9 +107,16 @@ def recording(name: str) -> Recording:
     return next(one for one in recordings() if one.name == name)
 
 
-def speech() -> list[Recording]:
-    """Recordings in which one person says known words."""
-    return [one for one in recordings() if one.kind in ("speech", "synthetic speech") and one.text]
+def speech(among: Sequence[Recording] | None = None) -> list[Recording]:
+    """Recordings in which one person says known words; of all at hand where none are given."""
+    of_all = recordings() if among is None else among
+    return [one for one in of_all if one.kind in ("speech", "synthetic speech") and one.text]
+
+
+def without_speech(among: Sequence[Recording] | None = None) -> list[Recording]:
+    """Recordings in which nobody says anything."""
+    of_all = recordings() if among is None else among
+    return [one for one in of_all if one.kind in ("silence", "noise", "tone", "music")]
 
 
 def encode(samples: np.ndarray, form: str, *, rate: int | None = None) -> bytes:

@@ -25,9 +25,9 @@ import pytest
 
 from app.config import ROOT
 from tests import models
-from tests.load import Load
 from tests.recordings import recording, wav
 from tests.stack import until
+from tests.steady import Load
 
 ANSIBLE = ROOT / "deploy" / "ansible"
 PLAY_S = 600

@@ -22,9 +22,9 @@ from app.config import Config, ConfigError
 from tests import models
 from tests.chaos import Victim
 from tests.client import TRANSCRIPTIONS
-from tests.load import Load, ask
 from tests.recordings import long_recording, recording, wav
 from tests.stack import Stack, until
+from tests.steady import Load, ask
 
 WINDOW = wav(recording("goforward_16k.wav").waveform())
 LIMIT = 5

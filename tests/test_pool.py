@@ -15,8 +15,8 @@ from app.config import ROOT
 from app.pool import children
 from app.rollout import Balancer, RolloutError
 from tests.chaos import LARGE, WEDGE, WINDOW, Victim, leavers, wedge, worker_id
-from tests.load import Load
 from tests.stack import Stack, bare_environment, until
+from tests.steady import Load
 
 CALL_LIMIT_S = 4
 

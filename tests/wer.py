@@ -2,27 +2,31 @@
 
     make wer                          tiny.en over the English recordings, base over all
     python -m tests.wer --url URL     against a service that runs already (no plain column)
+    python -m tests.wer --manifest FOLDER --url URL     the same with recordings of your own
 
 Both sides get the same model and the same options; the service is asked through its balancer, with
 LONG_AUDIO=sequential, which is faster-whisper's way. A third column is the engine with
 ENCODER_WINDOW=adaptive, whose words differ. A second table compares the two ways of decoding long
 recordings, sentences of many speakers with pauses, silence, music and noise between them, with the
-same sentences sent one by one.
+same sentences sent one by one. Each language is also measured with noise mixed in, and recordings
+without speech are sent: every word that comes back for one is made up.
 Texts are compared after Whisper's own normaliser (for Chinese and Japanese by characters).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import faster_whisper
 import httpx
 import jiwer
+import numpy as np
 from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
 
@@ -33,11 +37,53 @@ from app.engine.options import DecodeOptions
 from tests import models
 from tests import plain as plain_whisper
 from tests.client import TRANSCRIPTIONS
-from tests.recordings import SAMPLE_RATE, Recording, mixture, speech, utterances
+from tests.recordings import (
+    SAMPLE_RATE,
+    Recording,
+    manifest,
+    mixture,
+    recording,
+    recordings,
+    speech,
+    utterances,
+    wav,
+    waveform,
+    without_speech,
+)  # fmt: skip
 from tests.stack import Stack
 
 BY_CHARACTER = ("ja", "zh")
+NOISE_DB = (20.0, 10.0, 0.0)
 Transcriber = Callable[[Recording], str]
+
+
+@dataclass(frozen=True)
+class Noisy(Recording):
+    """A recording with noise in it.
+
+    Args:
+        snr_db: the speech's power over the noise's, in decibels.
+    """
+
+    snr_db: float = 0.0
+
+    @classmethod
+    def of(cls, clean: Recording, snr_db: float) -> Noisy:
+        return cls(
+            clean.path, clean.seconds, clean.text, clean.language, clean.kind, clean.note,
+            snr_db=snr_db,
+        )  # fmt: skip
+
+    def content(self) -> bytes:
+        return wav(self.waveform())
+
+    def waveform(self) -> np.ndarray:
+        """float32; the same noise every time, brown as in a room."""
+        speech = waveform(self.path.read_bytes())
+        noise = np.resize(recording("noise_brown_20s.ogg").waveform(), speech.size)
+        power = float(np.mean(speech**2)) / max(1e-12, float(np.mean(noise**2)))
+        mixed = speech + noise * np.sqrt(power / 10 ** (self.snr_db / 10))
+        return (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32)
 
 
 @dataclass
@@ -70,7 +116,7 @@ def through(url: str) -> Transcriber:
         answer = httpx.post(
             url + TRANSCRIPTIONS,
             data={"model": "whisper-1", "language": one.language, "response_format": "json"},
-            files={"file": (one.name, one.path.read_bytes())},
+            files={"file": (one.name, one.content())},
             timeout=600,
         )
         answer.raise_for_status()
@@ -175,39 +221,82 @@ def compare(recordings: Iterable[Recording], sides: dict[str, Transcriber]) -> b
     return same
 
 
+def compare_noise(chosen: Sequence[Recording], sides: dict[str, Transcriber]) -> None:
+    """Print each noise level's table."""
+    for snr_db in NOISE_DB:
+        print(f"\nwith noise {snr_db:g} dB below the speech")
+        compare([Noisy.of(one, snr_db) for one in chosen], sides)
+
+
+def hallucinations(silent: Sequence[Recording], sides: dict[str, Transcriber]) -> dict[str, int]:
+    """Print and return how many words each side hears where nobody speaks."""
+    heard = {side: [(one, transcribe(one)) for one in silent] for side, transcribe in sides.items()}
+    found = {side: sum(len(text.split()) for _, text in texts) for side, texts in heard.items()}
+    print(f"\n{len(silent)} recordings without speech; words heard in them: ", end="")
+    print(", ".join(f"{side} {words}" for side, words in found.items()))
+    for side, texts in heard.items():
+        for one, text in texts:
+            if text.strip():
+                print(f"  {side}, {one.name}: {text.strip()[:80]}")
+    return found
+
+
+def against(url: str, chosen: Sequence[Recording]) -> None:
+    """Print what a service that runs already makes of recordings."""
+    told = httpx.get(url + "/health", timeout=10)
+    shown = ("model", "device", "compute_type")
+    print(json.dumps({key: told.json().get(key) for key in shown}))
+    sides = {"this service": through(url)}
+    compare(speech(chosen), sides)
+    compare_noise(speech(chosen), sides)
+    hallucinations(without_speech(chosen), sides)
+
+
+def measure(name: str, folder: Path, chosen: Sequence[Recording], long: bool) -> bool:
+    """Print one model's tables; whether the service's texts are plain faster-whisper's."""
+    settings = {
+        "WORKERS": "1", "MODEL_SIZE": str(folder), "MODEL_NAME": name,
+        "LONG_AUDIO": "sequential",
+    }  # fmt: skip
+    adaptive = Model(Config(model_size=str(folder), workers=1, encoder_window="adaptive"))
+    with (
+        tempfile.TemporaryDirectory() as run_dir,
+        Stack.started(Path(run_dir), **settings) as s,
+    ):
+        spoken = speech(chosen)
+        print(f"\nWhisper {name}, int8 on the CPU, {len(spoken)} recordings")
+        sides = {
+            "this service": through(s.url),
+            "faster-whisper": plain(folder),
+            "adaptive window": inside(adaptive),
+        }
+        same = compare(spoken, sides)
+        compare_noise(spoken, sides)
+        hallucinations(without_speech(chosen), sides)
+    if long:
+        print()
+        compare_long(folder)
+        compare_prompts(folder)
+    return same
+
+
 def main() -> int:
     """Print the tables; exit 1 when a text differs from plain faster-whisper's."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--url", help="a service that runs already, such as http://127.0.0.1:8083")
-    url = parser.parse_args().url
-    if url:
-        compare(speech(), {"this service": through(url)})
+    parser.add_argument("--manifest", type=Path, help="a folder of recordings with manifest.json")
+    parser.add_argument("--short", action="store_true", help="without the long recordings")
+    options = parser.parse_args()
+    chosen = list(manifest(options.manifest)) if options.manifest else recordings()
+    if not chosen:
+        parser.error(f"{options.manifest} has no manifest.json, or lists nothing there")
+    if options.url:
+        against(options.url.rstrip("/"), chosen)
         return 0
-    english = [one for one in speech() if one.language == "en"]
-    same = True
-    for name, folder, recordings in (
-        ("tiny.en", models.tiny_en(), english),
-        ("base", models.base(), speech()),
-    ):
-        settings = {
-            "WORKERS": "1", "MODEL_SIZE": str(folder), "MODEL_NAME": name,
-            "LONG_AUDIO": "sequential",
-        }  # fmt: skip
-        adaptive = Model(Config(model_size=str(folder), workers=1, encoder_window="adaptive"))
-        with (
-            tempfile.TemporaryDirectory() as run_dir,
-            Stack.started(Path(run_dir), **settings) as s,
-        ):
-            print(f"\nWhisper {name}, int8 on the CPU, {len(recordings)} recordings")
-            sides = {
-                "this service": through(s.url),
-                "faster-whisper": plain(folder),
-                "adaptive window": inside(adaptive),
-            }
-            same = compare(recordings, sides) and same
-        print()
-        compare_long(folder)
-        compare_prompts(folder)
+    english = [one for one in chosen if one.language in ("en", None)]
+    long = not (options.short or options.manifest)
+    same = measure("tiny.en", models.tiny_en(), english, long)
+    same = measure("base", models.base(), chosen, long) and same
     print("\nThe service's texts are faster-whisper's." if same else "\nSome texts differ.")
     return 0 if same else 1
 

@@ -6,6 +6,7 @@ import contextlib
 import hmac
 import logging
 import re
+import time
 import uuid
 from hashlib import sha256
 from pathlib import Path
@@ -46,9 +47,8 @@ class RequestId:
 
         def ended() -> None:
             level = logging.DEBUG if path in QUIET_PATHS else logging.INFO
-            logger.log(
-                level, "%s %s %d %.0f ms%s", method, path, status, spans.total_s * 1000, spans
-            )
+            fields = {"status": status, **spans.fields()}
+            logger.log(level, "%s %s", method, path, extra=log.with_fields(fields))
             log.request_id.set("-")
 
         if isinstance(resp.stream, EventStream):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from app import metrics
+from app import log, metrics
 
 
 class Spans:
@@ -13,7 +13,7 @@ class Spans:
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._seconds: dict[str, float] = {}
-        self._subject = ""
+        self._subject: dict[str, str | int | float] = {}
 
     @property
     def total_s(self) -> float:
@@ -24,9 +24,9 @@ class Spans:
         """A stage has ended."""
         self._seconds[stage] = seconds
 
-    def about(self, subject: str) -> None:
+    def about(self, subject: log.Fields) -> None:
         """What the log line says of the request besides, such as its tier."""
-        self._subject = subject
+        self._subject |= subject
 
     def observe(self) -> None:
         """The request succeeded: count its stages and the whole."""
@@ -45,7 +45,7 @@ class Spans:
             "OpenAI-Processing-Ms": f"{total_s * 1000:.0f}",
         }
 
-    def __str__(self) -> str:
-        """For the log line."""
-        stages = (f" {stage}={s * 1000:.0f}ms" for stage, s in self._seconds.items())
-        return self._subject + "".join(stages)
+    def fields(self) -> log.Fields:
+        """For the log line: seconds of audio, milliseconds of stages."""
+        stages = {f"{stage}_ms": round(s * 1000) for stage, s in self._seconds.items()}
+        return {"elapsed_ms": round(self.total_s * 1000), **self._subject, **stages}

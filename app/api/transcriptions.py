@@ -54,6 +54,7 @@ class Transcriptions:
             self._limits.check_bytes(req.content_length or 0)
             form.read(req.stream, req.content_type, self._limits)
             request = transcription_request(form, req.headers, self._config, self._task)
+            spans.about({"tier": request.tier.value})
             self._check_model(request.model)
             spans.note("receive", spans.total_s)
             segments = self._segments(request, req.env.get("gunicorn.socket"), spans)
@@ -91,7 +92,7 @@ class Transcriptions:
                 metrics.AUDIO_RECEIVED_SECONDS.labels(tier).inc(seconds)
                 decoded = time.monotonic()
                 spans.note("decode", decoded - begin)
-                spans.about(f" tier={tier} audio={seconds:.2f}s")
+                spans.about({"audio_s": round(seconds, 2)})
                 transcript = yield from self._engine.segments(
                     waveform, request.options, cancellation, request.tier
                 )

@@ -1,0 +1,98 @@
+"""The workers' log: JSON for machines, text for people, nothing of what was said."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+
+import httpx
+import pytest
+
+from app import log
+from tests.client import TRANSCRIPTIONS
+from tests.recordings import recording, wav
+from tests.stack import until
+
+RECORD = {
+    "name": "app.api", "levelno": logging.INFO, "levelname": "INFO", "msg": "POST %s",
+    "args": ("/x",), "request_id": "abc", "fields": {"tier": "realtime", "audio_s": 2.5},
+}  # fmt: skip
+
+
+def test_json_line_has_all_of_an_event():
+    line = json.loads(log.JsonFormatter(3).format(logging.makeLogRecord(RECORD)))
+
+    assert line.pop("time").endswith("+00:00")
+    assert line == {
+        "level": "INFO", "worker": 3, "request": "abc", "logger": "app.api",
+        "message": "POST /x", "tier": "realtime", "audio_s": 2.5,
+    }  # fmt: skip
+
+
+def test_exception_stays_in_its_line():
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        record = logging.makeLogRecord(RECORD | {"exc_info": sys.exc_info()})
+
+    told = log.JsonFormatter(1).format(record)
+
+    assert "\n" not in told
+    assert "two\nlines" in json.loads(told)["exception"]
+
+
+def test_text_line_for_people():
+    told = log.TextFormatter(3).format(logging.makeLogRecord(RECORD))
+
+    assert told.endswith(
+        "INFO worker=3 request=abc app.api: POST /x tier=realtime audio_s=2.5"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "is_json"), [("json", True), ("text", False), ("auto", True)])
+def test_form_is_chosen(monkeypatch, form, is_json):
+    """`auto` is JSON where nobody watches."""
+    root, written = logging.getLogger(), io.StringIO()
+    before = root.handlers, root.level
+    monkeypatch.setattr(sys, "stdout", written)
+    try:
+        log.configure(1, "info", form)
+        logging.getLogger("app.test").info("hello", extra=log.with_fields({"status": 200}))
+    finally:
+        root.handlers, root.level = before
+
+    assert written.getvalue().startswith("{") == is_json
+    assert "hello" in written.getvalue()
+
+
+def test_request_of_a_running_pool(stack):
+    """One line with the request's id, tier, seconds of audio and stages; never its text or key."""
+    content = wav(recording("goforward_16k.wav").waveform())
+    answer = httpx.post(
+        stack.url + TRANSCRIPTIONS,
+        data={"model": "whisper-1", "prompt": "a confidential prompt"},
+        files={"file": ("private-name.wav", content)},
+        headers={
+            "Authorization": "Bearer confidential-key", "X-Request-ID": "line-of-this-test",
+            "X-Transcription-Tier": "deferred",
+        },
+        timeout=60,
+    )  # fmt: skip
+    assert answer.status_code == 200
+
+    def lines() -> list[dict[str, object]]:
+        found = [json.loads(line) for line in stack.lines if line.startswith('{"time"')]
+        return [line for line in found if line.get("request") == "line-of-this-test"]
+
+    assert until(lambda: bool(lines()), 10)
+    (line,) = lines()
+    assert line["message"] == "POST /v1/audio/transcriptions"
+    assert (line["status"], line["tier"]) == (200, "deferred")
+    assert line["audio_s"] == pytest.approx(2.79, abs=0.02)
+    assert {"elapsed_ms", "queue_ms", "decode_ms", "inference_ms"} <= set(line)
+    said = [word for word in answer.json()["text"].split() if len(word) > 3]
+    assert said
+    for secret in (*said, "confidential", "private-name"):
+        assert secret not in stack.log
