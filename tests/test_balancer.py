@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import time
@@ -177,6 +178,14 @@ class TestFailFast:
         assert float(refusals_in_log(running)[0]["refused_audio_s"]) == pytest.approx(
             seconds, abs=0.01
         )
+
+    @pytest.mark.parametrize("length", [2**27, 2**32, 2**40])
+    def test_upload_that_announces_too_much_is_refused_before_it_is_sent(self, running, length):
+        head = f"POST {TRANSCRIPTIONS} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+        address = ("127.0.0.1", int(running.settings["LB_PORT"]))
+        with socket.create_connection(address, timeout=5) as connection:
+            connection.sendall(head.encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 
     def test_deferred_is_refused_at_once_while_realtime_has_every_slot(self, running):
         with ThreadPoolExecutor(2) as background:
