@@ -201,7 +201,7 @@ class TestFailFast:
 
 def refusals_in_log(running: Stack) -> list[dict[str, str]]:
     lines = [json.loads(line) for line in running.lines if line.startswith("{")]
-    return [line for line in lines if line["refused"] != "-"]
+    return [line for line in lines if line.get("refused", "-") != "-"]
 
 
 class TestQueue:
