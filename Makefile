@@ -4,9 +4,10 @@
 PYTHON ?= python3
 export PYTHON
 PY := .venv/bin/python
+SUPPLY := .run/supply/bin/python
 
 .PHONY: run stop status restart scale reload test lint fuzz-api wer bench bench-gpu gpu-bundle \
-        endurance chaos alerts load single scaling overload meetings soak web capacity lock clean
+        endurance chaos alerts load single scaling overload meetings soak web capacity audit sbom lock clean
 
 run:      ## set up and serve until Ctrl-C
 	@deploy/setup.sh
@@ -30,6 +31,7 @@ reload:   ## have the balancer read its configuration anew
 test:     ## set up, lint, and run the suite
 	@deploy/setup.sh test
 	@$(MAKE) --no-print-directory lint
+	@$(SUPPLY) deploy/audit.py --seconds 20 requirements.txt
 	@$(PY) -m pytest
 
 lint:     ## style and types
@@ -91,23 +93,27 @@ capacity: ## what this machine carries with this model, and the settings that fo
 	@deploy/setup.sh test
 	@$(PY) -m tests.load capacity $(ARGS)
 
+audit:    ## known vulnerabilities of what is pinned: a report, never a failure
+	@deploy/setup.sh supply
+	@$(SUPPLY) deploy/audit.py $(ARGS)
+
+sbom:     ## what a service installs, as CycloneDX, in .run/sbom.json
+	@deploy/setup.sh supply
+	@$(SUPPLY) deploy/sbom.py
+
+LOCK = $(SUPPLY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
 lock:     ## write the requirements files anew from their .in files
-	@deploy/setup.sh test
-	@$(PY) -m pip install --quiet uv
-	@for name in requirements tests/requirements; do \
-	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-	    $$name.in -o $$name.txt || exit 1; done
-	@for name in tests/clients/openai2 tests/clients/litellm; do \
-	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-	    $$name.in -o $$name.txt || exit 1; done
-	@cd tests/clients/node && npm install --package-lock-only --omit-lockfile-registry-resolved
+	@deploy/setup.sh supply
+	@for name in requirements tests/requirements tests/clients/openai2 tests/clients/litellm \
+	  deploy/requirements-supply deploy/ansible/requirements; do \
+	  $(LOCK) $$name.in -o $$name.txt || exit 1; done
 	@for name in deploy/requirements-haproxy deploy/requirements-model deploy/requirements-cuda \
 	  tests/requirements-model; do \
-	  $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-deps \
-	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-	    $$name.in -o $$name.txt || exit 1; done
+	  $(LOCK) --no-deps $$name.in -o $$name.txt || exit 1; done
+	@cd tests/clients/node && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
+	@cd tests/axe && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
 
 clean:    ## remove all that the other commands made
 	rm -rf .venv .run .mypy_cache .ruff_cache .pytest_cache

@@ -7,6 +7,7 @@ printed from here (`python -m app.config`) and a test compares the two.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ROOT / ".env"
 
 
+SHA256 = re.compile(r"(?:[^/=]+=)?[0-9a-fA-F]{64}")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -61,6 +63,12 @@ class Config:
     )
     model_dir: Path = setting(
         Path(".run/models"), "Where fetched models are kept; shared by all workers of a machine."
+    )
+    model_sha256: tuple[str, ...] = setting(
+        (),
+        "SHA-256 sums that the model's files must have, comma-separated: `FILE=SUM`, or a sum "
+        "alone for `model.bin`. Another file stops the start, as one does that differs from a "
+        "`SHA256SUMS` in the model's folder.",
     )
     device: str = setting(
         "auto",
@@ -288,6 +296,12 @@ class Config:
                 raise ConfigError(
                     f"{name}={port} is one of the workers' ports "
                     f"({own.start} to {last_port}, from WORKER_BASE_PORT and WORKERS)."
+                )
+        for one in self.model_sha256:
+            if not SHA256.fullmatch(one):
+                raise ConfigError(
+                    f"MODEL_SHA256 holds {one!r}; it accepts SHA-256 sums of 64 hexadecimal "
+                    "digits, each alone (for model.bin) or behind a file's name and '='."
                 )
         if self.stats_address not in LOOPBACK and not self.stats_password:
             raise ConfigError(

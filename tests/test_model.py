@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import faster_whisper
 import numpy as np
 import pytest
 
-from app.config import Config
+from app.config import ROOT, Config, ConfigError
 from app.engine.cancellation import Cancellation
+from app.engine.checksums import ChecksumError, verify_fetched
 from app.engine.engine import Engine
 from app.engine.files import ModelError, fetch_model, find_model
 from app.engine.hardware import HardwareError, choose_device
@@ -21,6 +26,7 @@ from app.errors import ClientGone, InvalidRequest
 from tests import models
 from tests import plain as plain_whisper
 from tests.recordings import recording, speech
+from tests.stack import bare_environment
 
 ENGLISH = [one for one in speech() if one.language == "en" and one.seconds < 60]
 OTHERS = [one for one in speech() if one.language != "en"]
@@ -183,6 +189,87 @@ def test_broken_weights_are_named_with_the_remedy(tmp_path):
 
     with pytest.raises(ModelError, match=rf"{folder} could not be loaded.*choose another"):
         Model(Config(model_size=str(folder)))
+
+
+class TestChecksums:
+    """The model is the one that was meant, or nothing starts."""
+
+    @pytest.fixture
+    def folder(self, tmp_path) -> Path:
+        """A copy of tiny.en."""
+        return Path(shutil.copytree(models.tiny_en(), tmp_path / "model"))
+
+    @pytest.mark.parametrize("name", ["", "model.bin=", "tokenizer.json="])
+    def test_setting(self, folder, name):
+        right = name + sha256(folder / (name.rstrip("=") or "model.bin")).upper()
+        wrong = name + 64 * "0"
+
+        assert find_model(Config(model_size=str(folder), model_sha256=(right,))) == folder
+        with pytest.raises(ModelError, match=r"not the file that MODEL_SHA256 means: its SHA-256"):
+            find_model(Config(model_size=str(folder), model_sha256=(right, wrong)))
+
+    def test_file_in_the_folder(self, folder):
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+        text = subprocess.check_output(["sha256sum", *names], cwd=folder, text=True)
+        (folder / "SHA256SUMS").write_text(text)
+        settings = Config(model_size=str(folder))
+        assert find_model(settings) == folder
+
+        with (folder / "vocabulary.txt").open("ab") as file:
+            file.write(b"\n")
+        with pytest.raises(ModelError, match=r"vocabulary.txt is not the file that .*SHA256SUMS"):
+            find_model(settings)
+        (folder / "SHA256SUMS").write_text(f"{64 * 'a'}  gone.bin\n")
+        with pytest.raises(ModelError, match=r"SHA256SUMS names .*gone.bin, and there is no such"):
+            find_model(settings)
+        (folder / "SHA256SUMS").write_text(f"{64 * 'a'}  ../elsewhere\n")
+        with pytest.raises(ModelError, match=r"SHA256SUMS: line 1 is not a SHA-256"):
+            find_model(settings)
+
+    def test_file_that_is_named_and_missing(self, folder):
+        named = (f"gone.json={64 * 'a'}",)
+        with pytest.raises(ModelError, match=r"MODEL_SHA256 names .*gone.json, and there is no"):
+            find_model(Config(model_size=str(folder), model_sha256=named))
+
+    def test_setting_of_another_form(self):
+        for wrong in ("abc", 63 * "a", f"../model.bin={64 * 'a'}", f"{64 * 'g'}"):
+            with pytest.raises(ConfigError, match="MODEL_SHA256 holds"):
+                Config(model_sha256=(wrong,))
+
+    def test_worker_and_pool_refuse_another_model(self, folder):
+        """Each of them looks: the file may have changed since the other one did."""
+        environment = bare_environment() | {
+            "MODEL_SIZE": str(folder), "MODEL_SHA256": 64 * "0", "DEVICE": "cpu"
+        }  # fmt: skip
+        told = subprocess.run(
+            [sys.executable, "-m", "app.engine.files"],
+            cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert told.returncode == 1
+        assert "MODEL_SHA256 means" in told.stderr
+        assert "Traceback" not in told.stderr
+        with pytest.raises(ModelError, match="MODEL_SHA256"):
+            Model(Config(model_size=str(folder), model_sha256=(64 * "0",)))
+
+    def test_fetched_files_are_those_the_hub_announced(self, folder):
+        """Its client names each file by the hub's own sum, and looks at the length alone."""
+        weights = folder / "model.bin"
+        blob = folder / sha256(weights)
+        weights.rename(blob)
+        weights.symlink_to(blob)
+        (folder / "small").write_text("x")
+        (folder / "config.link").symlink_to(folder / "small")  # named otherwise: not looked at
+        verify_fetched(folder)
+
+        with blob.open("r+b") as file:
+            file.seek(1 << 20)
+            file.write(b"?")
+        with pytest.raises(ChecksumError, match=r"model.bin is not the file that its hub means"):
+            verify_fetched(folder)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_unknown_size_is_named_with_those_there_are(tmp_path):

