@@ -6,7 +6,7 @@ export PYTHON
 PY := .venv/bin/python
 SUPPLY := .run/supply/bin/python
 
-.PHONY: run stop status restart scale reload test lint fuzz-api wer bench bench-gpu gpu-bundle \
+.PHONY: run stop status restart scale reload key keys rotate revoke test lint security fuzz fuzz-api wer bench bench-gpu gpu-bundle \
         endurance chaos alerts load single scaling overload meetings soak web capacity audit sbom lock clean
 
 run:      ## set up and serve until Ctrl-C

@@ -166,6 +166,26 @@ class Config:
         "sound, much cheaper for short windows; other words of the same quality.",
         choices=("full", "adaptive"),
     )
+    min_window_ms: int = setting(
+        100,
+        "Sound shorter than this, in milliseconds, holds no word and is not decoded: what is left "
+        "of a recording behind its last word. 0: decoded as faster-whisper does, which costs a "
+        "whole window and invents text.",
+        minimum=0, maximum=1000,
+    )  # fmt: skip
+    max_tokens_per_s: float = setting(
+        12.0,
+        "A window that repeats itself (`COMPRESSION_RATIO_THRESHOLD`) in more tokens a second of "
+        "sound than can be said is decoded again without repetitions, and left out if that does "
+        "not help. 0: kept.",
+        minimum=0, maximum=1000,
+    )  # fmt: skip
+    min_echo_letters: int = setting(
+        20,
+        "A window whose text stands in the prompt, in at least so many letters, is decoded again "
+        "without the prompt. 0: kept.",
+        minimum=0, maximum=1000,
+    )  # fmt: skip
     long_audio: str = setting(
         "chunked",
         "How recordings over 30 s are decoded. `chunked`: in windows cut at pauses, side by side, "

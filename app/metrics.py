@@ -69,6 +69,15 @@ WINDOWS_ENCODED = Counter(
 WINDOWS_REDONE = Counter(
     "transcription_windows_redone", "How many short encoder windows had to be done again in full?"
 )
+WINDOWS_TOO_SHORT = Counter(
+    "transcription_windows_too_short", "How many ends of recordings were too short for a word?"
+)
+WINDOWS_ECHOED = Counter(
+    "transcription_windows_echoed", "How many windows said what stands in their prompt?"
+)
+WINDOWS_LOOPED = Counter(
+    "transcription_windows_looped", "How many windows said the same again and again?"
+)
 DROPPED_OPERATIONS = Counter(
     "transcription_dropped_operations", "How many calls were saved because the client had left?"
 )

@@ -6,6 +6,7 @@ becomes an operation that may share a call with other requests'.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from app.engine.cancellation import Cancellation
 from app.engine.device import Call, Device
 from app.engine.encoder_window import encoder_frames, is_suspicious
 from app.engine.gpu_memory import CONTEXT_TOKENS
+from app.engine.guard import NO_REPEATED_GROUP, Guard
 from app.engine.operations import Kind, Operation
 from app.engine.token_scores import WindowScores
 
@@ -68,6 +70,15 @@ class Window:
         self.frames = features.shape[1]
 
 
+@dataclass(frozen=True, slots=True)
+class NoSpeech:
+    """What CTranslate2 answers for a window in which nobody speaks, without asking it."""
+
+    sequences_ids: tuple[list[int]]
+    scores: tuple[float] = (-math.inf,)
+    no_speech_prob: float = 1.0
+
+
 class SharedDevice:
     """CTranslate2's model and the device threads that alone call it.
 
@@ -78,6 +89,7 @@ class SharedDevice:
         max_batch: the most windows of one call.
         gathering: see `Device`.
         adaptive: encode little more than a window's sound, see `encoder_window`.
+        guard: what a window must have to be believed.
     """
 
     def __init__(
@@ -88,6 +100,7 @@ class SharedDevice:
         max_batch: int,
         gathering: bool,
         adaptive: bool,
+        guard: Guard,
     ) -> None:
         self.model = model
         self.decode = tokenizer.decode
@@ -98,6 +111,7 @@ class SharedDevice:
         # Words are the tokens below it.
         self.end_token = special(tokenizer, END_OF_TEXT)
         self.adaptive = adaptive
+        self.guard = guard
         calls: dict[Kind, Call] = {
             Kind.ENCODE: self._encode,
             Kind.DETECT_LANGUAGE: self._detect_language,
@@ -242,29 +256,56 @@ class SharedModel:
 
     def generate(self, window: Window, prompts: list[list[int]], **options: Any) -> list[Any]:
         """CTranslate2's results for one window, one prompt."""
+        if self._shared.guard.too_short(window.sound_frames):
+            metrics.WINDOWS_TOO_SHORT.inc()
+            return [self._no_speech()]
         (prompt,) = prompts
         # The start token must stand at the same place in all prompts of a call, and either all
         # of them or none ask for timestamps.
         start = prompt.index(self._shared.start_token)
-        timestamps = self._shared.no_timestamps_token not in prompt[start:]
-        key = (start, timestamps, freeze(options))
-        result = self._run(Kind.GENERATE, (window.frames, key), self._job(window, prompt), options)
+        before, task = prompt[:start], prompt[start:]
+        timestamps = self._shared.no_timestamps_token not in task
+
+        def decode(before: list[int], options: dict[str, Any]) -> Any:
+            key = (window.frames, (len(before), timestamps, freeze(options)))
+            payload = (self._encoded(window), before + task)
+            return self._run(Kind.GENERATE, key, payload, options)
+
+        result = decode(before, options)
         if window.frames < window.features.shape[1] and self._is_suspicious(result, window):
             metrics.WINDOWS_REDONE.inc()
             window.frames, window.encoded = window.features.shape[1], None
-            full = (window.frames, key)
-            result = self._run(Kind.GENERATE, full, self._job(window, prompt), options)
+            result = decode(before, options)
+        if before and self._is_echo(result, before):
+            metrics.WINDOWS_ECHOED.inc()
+            before = []
+            result = decode(before, options)
+        if self._is_loop(result, window):
+            metrics.WINDOWS_LOOPED.inc()
+            result = decode(before, options | {"no_repeat_ngram_size": NO_REPEATED_GROUP})
+            if self._is_loop(result, window):
+                return [self._no_speech()]
         if self._scoring:
-            self._score(window, prompt[start:], self._words(result))
+            self._score(window, task, self._words(result))
         return [result]
 
-    def _job(self, window: Window, prompt: list[int]) -> tuple[Encoded, list[int]]:
-        return self._encoded(window), prompt
+    def _no_speech(self) -> NoSpeech:
+        return NoSpeech(([self._shared.end_token],))
 
     def _is_suspicious(self, result: Any, window: Window) -> bool:
         words = self._words(result)
-        text = self._shared.decode(words).strip()
-        return is_suspicious(result, text, len(words), window.sound_frames)
+        return is_suspicious(result, self._text(words), len(words), window.sound_frames)
+
+    def _is_loop(self, result: Any, window: Window) -> bool:
+        words = self._words(result)
+        return self._shared.guard.is_loop(self._text(words), len(words), window.sound_frames)
+
+    def _is_echo(self, result: Any, before: list[int]) -> bool:
+        prompt = [token for token in before if token < self._shared.end_token]
+        return self._shared.guard.is_echo(self._text(self._words(result)), self._text(prompt))
+
+    def _text(self, words: list[int]) -> str:
+        return self._shared.decode(words).strip()
 
     def _words(self, result: Any) -> list[int]:
         return [token for token in result.sequences_ids[0] if token < self._shared.end_token]

@@ -10,8 +10,9 @@ rate stayed the same (16.07 % for 16.10 %) and 8 % of the windows were done agai
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
+
+from app.engine.guard import compression_ratio
 
 FULL_FRAMES = 3000  # 30 s
 MARGIN_FRAMES = 200  # silence kept behind the sound
@@ -38,10 +39,8 @@ def is_suspicious(result: Any, text: str, text_tokens: int, sound_frames: int) -
         text_tokens: how many tokens they are, time stamps not counted.
         sound_frames: frames of sound in the window, 10 ms each.
     """
-    encoded = text.encode()
-    compression_ratio = len(encoded) / len(zlib.compress(encoded)) if encoded else 0.0
     return bool(
-        compression_ratio > MAX_COMPRESSION_RATIO
+        compression_ratio(text) > MAX_COMPRESSION_RATIO
         or result.scores[0] < MIN_AVG_LOGPROB
         or text_tokens > MAX_TOKENS
         or text_tokens > MAX_TOKENS_PER_S * max(1.0, sound_frames / 100)

@@ -20,6 +20,7 @@ from app.engine.device import Device
 from app.engine.encoder_window import FULL_FRAMES
 from app.engine.files import ModelError, find_model, one_line
 from app.engine.gpu_memory import GpuMemory, Shape, windows_with_room
+from app.engine.guard import Guard
 from app.engine.hardware import choose_device, gpu_count, preload_cublas
 from app.engine.operations import Kind
 from app.engine.options import DecodeOptions
@@ -83,6 +84,7 @@ class Model:
             max_batch=max_batch,
             gathering=max_batch > 1,
             adaptive=config.encoder_window == "adaptive",
+            guard=Guard.of(config),
         )
 
     def _max_batch(self, folder: Path) -> int:

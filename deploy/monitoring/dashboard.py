@@ -125,9 +125,12 @@ ROWS: dict[str, list[Panel]] = {
         Panel("GPU memory", "How full is it?", "bytes", {
             "{{is}}, {{instance}}": f"transcription_gpu_memory_bytes{{{OURS}}}",
         }),
-        Panel("Trouble", "Batches too large, windows done again, work nobody waits for", "none", {
+        Panel("Trouble", "Batches too large, windows done again, loops, ends", "none", {
             "out of memory": rate("transcription_out_of_memory_total"),
             "windows redone": rate("transcription_windows_redone_total"),
+            "loops": rate("transcription_windows_looped_total"),
+            "prompts echoed": rate("transcription_windows_echoed_total"),
+            "ends not decoded": rate("transcription_windows_too_short_total"),
             "calls dropped": rate("transcription_dropped_operations_total"),
         }),
     ],
