@@ -6,6 +6,7 @@ ServiceError
   + TooLarge 413            + UnsupportedBody 415     + EngineFailed 500
   + Unavailable 503, always with Retry-After
       + Busy      + DeadlinePassed      + Draining      + NotReady      + NoRoom
+      + DeviceFailed
   + ClientGone              nobody is left to answer; counted, never seen
 """
 
@@ -103,7 +104,7 @@ class UnsupportedBody(ServiceError):
 
 
 class EngineFailed(ServiceError):
-    """A bug or a broken device; the cause is logged, never shown."""
+    """A bug; the cause is logged, never shown."""
 
     code = "internal_error"
 
@@ -146,6 +147,14 @@ class NoRoom(Unavailable):
 
     code = "storage_full"
     reason = "no_room"
+
+
+class DeviceFailed(Unavailable):
+    """The device failed, not what it was given: the balancer sends the request to another worker,
+    and where none is left the client does."""
+
+    code = "worker_failed"
+    reason = "worker_failed"
 
 
 class ClientGone(ServiceError):

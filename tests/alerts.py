@@ -12,28 +12,23 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
-from tests import models
 from tests.chaos import (
-    CALL_LIMIT_S,
     HARMS,
     LARGE,
     NEED_ROOT,
-    WEDGE,
     WINDOW,
     WORKERS,
     Victim,
-    disk_of,
+    hurtable,
 )  # fmt: skip
 from tests.prometheus import Prometheus
-from tests.stack import Stack, until
+from tests.stack import until
 from tests.steady import Arrivals, Load, ask
 
 # What must fire at least, by harm.
@@ -43,6 +38,8 @@ EXPECTED = {
     "two": {"WorkerRestarted"},
     "stop": {"WorkerDown"},
     "wedge": {"WorkerDown", "WorkerRestarted"},
+    "lost": {"WorkerRestarted"},
+    "full": {"WorkerDown"},
     "model": {"WorkerDown"},
     "port": {"WorkerDown"},
     "leavers": {"ClientsLeave"},
@@ -57,29 +54,6 @@ EXPECTED = {
 FORGOTTEN_S = 90.0  # the longest range is a tenth of 10 minutes
 FIRES_S = 30.0
 BACK_S = 90.0
-
-
-@contextmanager
-def victim(folder: Path, fail_fast: bool = False) -> Iterator[Victim]:
-    """A pool that can be hurt in every way."""
-    with ExitStack() as stack:
-        run_dir, uploads, wedged = folder / "run", folder / "uploads", folder / "wedge"
-        if os.geteuid() == 0:
-            stack.enter_context(disk_of(run_dir, "300m"))
-            stack.enter_context(disk_of(uploads, "60m"))
-        else:
-            uploads.mkdir()
-        wedged.mkdir()
-        shutil.copytree(models.tiny_en(), folder / "model")
-        pool = stack.enter_context(
-            Stack.started(
-                run_dir, WORKERS=str(WORKERS), FAIL_FAST_WHEN_BUSY=str(fail_fast).lower(),
-                QUEUE_TIMEOUT_S="30", DEVICE_CALL_LIMIT_S=str(CALL_LIMIT_S),
-                MODEL_SIZE=str(folder / "model"), TMPDIR=str(uploads), WEDGE_DIR=str(wedged),
-                MAX_QUEUE_SIZE="1000", PYTHONPATH=str(WEDGE),
-            )
-        )  # fmt: skip
-        yield Victim(pool)
 
 
 def raised_by(victim: Victim, watch: Prometheus, name: str, recover: bool = True) -> set[str]:
@@ -123,7 +97,9 @@ def all_right(names: list[str], fail_fast: bool, work_s: float) -> bool:
     right = True
     with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
         folder = Path(made)
-        hurt = stack.enter_context(victim(folder, fail_fast))
+        hurt = stack.enter_context(
+            hurtable(folder, FAIL_FAST_WHEN_BUSY=str(fail_fast).lower(), MAX_QUEUE_SIZE="1000")
+        )
         watch = stack.enter_context(Prometheus.watching(hurt.stack, folder / "prometheus"))
         ask(hurt.stack.url, LARGE)
         found = at_work(hurt, watch, work_s)

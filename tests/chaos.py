@@ -64,7 +64,8 @@ class Victim:
 
     def arbiters(self) -> list[int]:
         """Gunicorn's masters, each with one child that holds a model, worker 1 first."""
-        return [pid for pid in self.stack.processes() if is_worker(pid) and children(pid)]
+        below = {pid: children(pid) for pid in self.stack.processes() if is_worker(pid)}
+        return [pid for pid, ones in below.items() if any(map(is_worker, ones))]
 
     def child(self, number: int) -> int:
         """The process of a worker that holds its model."""
@@ -138,8 +139,37 @@ def stop(victim: Victim, event: int) -> None:
 
 def wedge(victim: Victim, event: int) -> None:
     """a call on a worker's device that never returns"""
-    (Path(victim.stack.settings["WEDGE_DIR"]) / str(event % victim.all() + 1)).touch()
+    harm_device(victim, event, "")
     assert until(lambda: victim.up() < victim.all(), CALL_LIMIT_S + 10), "taken out in time"
+
+
+def lost(victim: Victim, event: int) -> None:
+    """a worker's device that has gone away: every call on it fails"""
+    before = set(victim.arbiters())
+    told = harm_device(victim, event, "lost")
+    # So that it is met at once, however seldom the load's own requests come.
+    ask(victim.stack.worker_url(int(told.name)), WINDOW)
+    assert until(lambda: len(before & set(victim.arbiters())) < len(before), 30), "ended in time"
+
+
+def full(victim: Victim, event: int) -> None:
+    """a worker's device without room for its model, for a while"""
+    told = harm_device(victim, event, "oom ever")
+    try:
+        os.kill(next(children(pid)[0] for pid in victim.arbiters()
+                     if worker_id(pid) == int(told.name)), signal.SIGKILL)  # fmt: skip
+        assert until(lambda: "out of memory" in victim.lb_status(), 30), victim.lb_status()
+    finally:
+        told.unlink()
+
+
+def harm_device(victim: Victim, event: int, what: str) -> Path:
+    """Have a worker's device do what tests/wedge says; returns the file that tells it so."""
+    told = Path(victim.stack.settings["WEDGE_DIR"]) / str(event % victim.all() + 1)
+    unfinished = told.with_suffix(".new")
+    unfinished.write_text(what)
+    unfinished.rename(told)
+    return told
 
 
 def model(victim: Victim, event: int) -> None:
@@ -231,8 +261,8 @@ def reload(victim: Victim, event: int) -> None:
 HARMS: dict[str, Harm] = {
     harm.__name__: harm
     for harm in (
-        kill, arbiter, two, stop, wedge, model, port, leavers, disk, unwritable, restart, scale,
-        reload,
+        kill, arbiter, two, stop, wedge, lost, full, model, port, leavers, disk, unwritable,
+        restart, scale, reload,
     )
 }  # fmt: skip
 OURS = ("restart", "scale", "reload")  # changes of ours: not even a large upload may be lost
@@ -373,11 +403,9 @@ def disk_of(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def harms(folder: Path, names: list[str], seconds: float, events: int) -> list[dict[str, object]]:
-    """A pool of its own for all of them, and a line of the table for each."""
-    lines = []
-    print("| harm | events | requests | failed | p50 | p95 | longest | whole again after |")
-    print("|---|---|---|---|---|---|---|---|")
+@contextmanager
+def hurtable(folder: Path, **settings: str) -> Iterator[Victim]:
+    """A pool of its own that can be hurt in every way, and waits where it could refuse."""
     with ExitStack() as stack:
         run_dir, uploads, wedged = folder / "run", folder / "uploads", folder / "wedge"
         if os.geteuid() == 0:
@@ -387,15 +415,21 @@ def harms(folder: Path, names: list[str], seconds: float, events: int) -> list[d
             uploads.mkdir()
         wedged.mkdir()
         shutil.copytree(models.tiny_en(), folder / "model")
-        pool = stack.enter_context(
-            Stack.started(
-                run_dir, WORKERS=str(WORKERS), FAIL_FAST_WHEN_BUSY="false", QUEUE_TIMEOUT_S="30",
-                DEVICE_CALL_LIMIT_S=str(CALL_LIMIT_S), MODEL_SIZE=str(folder / "model"),
-                TMPDIR=str(uploads), WEDGE_DIR=str(wedged),
-                PYTHONPATH=str(WEDGE),
-            )
-        )  # fmt: skip
-        victim = Victim(pool)
+        ways = {
+            "DEVICE_CALL_LIMIT_S": str(CALL_LIMIT_S), "MODEL_SIZE": str(folder / "model"),
+            "TMPDIR": str(uploads), "WEDGE_DIR": str(wedged), "PYTHONPATH": str(WEDGE),
+        }  # fmt: skip
+        waiting = {"FAIL_FAST_WHEN_BUSY": "false", "QUEUE_TIMEOUT_S": "30"}
+        pool = Stack.started(run_dir, WORKERS=str(WORKERS), **(waiting | settings | ways))
+        yield Victim(stack.enter_context(pool))
+
+
+def harms(folder: Path, names: list[str], seconds: float, events: int) -> list[dict[str, object]]:
+    """A pool of its own for all of them, and a line of the table for each."""
+    lines = []
+    print("| harm | events | requests | failed | p50 | p95 | longest | whole again after |")
+    print("|---|---|---|---|---|---|---|---|")
+    with hurtable(folder) as victim:
         for name in names:
             line = hurt(victim, name, seconds, events)
             lines.append(line)

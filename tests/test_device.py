@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from app import metrics
@@ -16,7 +17,8 @@ from app.engine.cancellation import Cancellation
 from app.engine.device import Device
 from app.engine.engine import Engine
 from app.engine.operations import Kind, Operation
-from app.errors import ClientGone, EngineFailed
+from app.engine.options import DecodeOptions
+from app.errors import ClientGone, DeviceFailed, EngineFailed, NotReady
 from tests.fakes import LIMIT_S, held_engine
 from tests.stack import until
 
@@ -65,6 +67,12 @@ class Doubler:
         self.go.set()
         first.exception(LIMIT_S)
         return asked
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """What has no room is tried again without a pause."""
+    monkeypatch.setattr("app.engine.device.ROOM_AFTER_S", (0, 0))
 
 
 @pytest.fixture
@@ -127,10 +135,59 @@ def test_full_memory_halves_the_batch_and_is_remembered(doubler):
     assert [len(batch) for batch in doubler.batches] == [1, 1, 1]
 
 
-def test_memory_too_small_for_one_is_an_error(doubler):
+def test_memory_too_small_for_one_is_an_error(doubler, quick):
     doubler.memory = 0
     with pytest.raises(RuntimeError, match="out of memory"):
         doubler.ask(1).result(LIMIT_S)
+    assert doubler.batches == [[1]] * 3
+    assert doubler.device.failures == 1, "one request's, whatever the number of tries"
+
+
+def test_memory_in_pieces_is_tried_again(doubler, monkeypatch):
+    """Free as a whole and without a place for one window, until another call has ended."""
+    monkeypatch.setattr("app.engine.device.ROOM_AFTER_S", (0.2, 10.0))
+    before = metrics.OUT_OF_MEMORY._value.get()
+    doubler.memory = 0
+    asked = doubler.ask(21)
+    assert until(lambda: doubler.batches)
+    doubler.memory = 1
+
+    assert asked.result(LIMIT_S) == 42
+    assert doubler.batches == [[21], [21]]
+    assert (doubler.device.failures, metrics.OUT_OF_MEMORY._value.get()) == (0, before + 1)
+    assert doubler.device.largest_batch(Kind.ENCODE) == 4, "one window says nothing of four"
+
+
+def test_broken_device_is_not_tried_again(doubler):
+    """Only another process helps, and until then another worker: quickly."""
+    doubler.error = RuntimeError("CUDA failed with error unspecified launch failure")
+    assert doubler.ask(1).exception(LIMIT_S) is doubler.error
+    assert doubler.batches == [[1]]
+
+
+def test_device_that_fails_within_a_halved_batch_fails_its_members_alone(doubler, quick):
+    """Half of a batch has room, then memory is gone: who was answered stays answered."""
+
+    def memory(batch):
+        if len(batch) > 1 or batch[0].payload == 3:
+            raise RuntimeError("CUDA failed with error out of memory")
+        return [2 * one.payload for one in batch]
+
+    doubler.device._calls[Kind.ENCODE] = memory
+    operations = [
+        Operation(Kind.ENCODE, 0, number, None, Tier.REALTIME, Cancellation(), number)
+        for number in range(4)
+    ]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        doubler.device.run_together(operations)
+
+    told = []
+    for operation in operations:
+        try:
+            told.append(operation.wait())
+        except RuntimeError as error:
+            told.append(str(error))
+    assert told == [0, 2, 4, "CUDA failed with error out of memory"]
 
 
 def test_cancelled_operation_takes_no_place_in_a_batch(doubler):
@@ -275,6 +332,79 @@ class TestWatch:
         assert until(lambda: given_up, 5)
         assert "failed 3 times in a row" in given_up[0]
         assert not engine.ready
+
+    @pytest.mark.parametrize(
+        ("cause", "refusal"),
+        [
+            ("CUDA failed with error an illegal memory access was encountered", DeviceFailed),
+            ("cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED", DeviceFailed),
+            ("CUDA failed with error out of memory", DeviceFailed),
+            ("the prompt is too long", EngineFailed),
+        ],
+    )
+    def test_failure_of_the_device_is_one_to_send_again(self, cause, refusal, monkeypatch):
+        """503, which the balancer sends to another worker; a bug would follow it there."""
+        monkeypatch.setattr("app.engine.engine.HOLD_S", 0)
+        engine, model = held_engine(Config())
+        model.failure = RuntimeError(cause)
+        model.go.set()
+
+        with pytest.raises(refusal) as told:
+            engine.transcribe(np.zeros(16_000, np.float32), DecodeOptions(), Cancellation())
+        assert told.value.status == (503 if refusal is DeviceFailed else 500)
+        assert cause not in str(told.value.body())
+        assert engine.ready is (refusal is EngineFailed), "no more requests until it has proved"
+
+    def test_device_that_is_reset_keeps_its_worker(self, doubler, given_up):
+        """Fewer failures than the limit, then it works: nothing is remembered against it."""
+        engine = self.engine(doubler, given_up)
+        for _ in range(3):
+            doubler.error = RuntimeError("CUDA failed with error device is being reset")
+            for _ in range(2):
+                assert doubler.ask(1).exception(LIMIT_S) is doubler.error
+            doubler.error = None
+            assert doubler.ask(1).result(LIMIT_S) == 2
+        time.sleep(0.1)
+
+        assert engine.ready
+        assert given_up == []
+
+    def test_no_room_for_the_model_is_said_and_tried_again(self, tiny_config, monkeypatch):
+        """A fresh process may find the memory that another one held."""
+
+        def full(*arguments, **options):
+            raise RuntimeError("CUDA failed with error out of memory")
+
+        monkeypatch.setattr("faster_whisper.WhisperModel", full)
+        monkeypatch.setattr("app.engine.engine.LOAD_AGAIN_AFTER_S", 0.1)
+        reasons: list[str] = []
+        engine = Engine(tiny_config, reasons.append)
+        engine.start()
+
+        assert until(lambda: reasons)
+        assert reasons == ["The model could not be loaded; trying again."]
+        assert engine.state == "broken"
+        assert "out of memory" in str(engine.unready)
+        with pytest.raises(NotReady), engine.admit(Tier.REALTIME, Cancellation()):
+            pass
+
+    def test_worker_whose_device_failed_proves_at_once_that_it_works(
+        self, doubler, given_up, monkeypatch
+    ):
+        """Not a minute later, and not by other people's requests."""
+        monkeypatch.setattr("app.engine.engine.HOLD_S", 0)
+        engine, model = held_engine(Config(), given_up.append)
+        model.device_threads = doubler.device
+        model.failure = RuntimeError("CUDA failed with error device is being reset")
+        model.go.set()
+        with pytest.raises(DeviceFailed):
+            engine.transcribe(np.zeros(16_000, np.float32), DecodeOptions(), Cancellation())
+        assert not engine.ready
+        model.failure = None
+        threading.Thread(target=engine._watch, daemon=True).start()
+
+        assert until(lambda: engine.ready, 5)
+        assert given_up == []
 
     def test_worker_without_requests_proves_that_it_could(self, doubler, given_up, monkeypatch):
         """Out while a recording of its own fails, back as soon as it does not."""

@@ -18,8 +18,12 @@ logger = logging.getLogger(__name__)
 
 # What CTranslate2's messages hold when the device itself failed, not what it was given.
 BROKEN_DEVICE = ("CUDA", "cuda", "CUBLAS", "cuBLAS")
-# How CTranslate2 spells it; the second when so little memory is left that CUDA cannot say so.
-OUT_OF_MEMORY = ("out of memory", "cudaErrorInvalidDevice")
+# How CTranslate2 spells it; the second when so little memory is left that CUDA cannot say so, the
+# third when cuBLAS finds none for itself.
+OUT_OF_MEMORY = ("out of memory", "cudaErrorInvalidDevice", "CUBLAS_STATUS_ALLOC_FAILED")
+# One window that has no room is tried again: the calls beside it end and give their memory back,
+# and what was in pieces may be whole. Seconds before each try.
+ROOM_AFTER_S = (0.25, 1.0)
 
 # A realtime request whose call has ended asks for its next one within a few milliseconds; deferred
 # work lets it go first. Else each of a window's calls could wait for one of a long file's.
@@ -183,23 +187,36 @@ class Device:
         kind = batch[0].kind
         metrics.BATCH_SIZE.labels(kind.name.lower()).observe(len(batch))
         try:
-            results = self._calls[kind](batch)
+            results = self._results(batch)
             if len(results) != len(batch):
                 raise RuntimeError(
                     f"{kind.name} gave {len(results)} of {len(batch)}. This is a bug."
                 )
         except Exception as error:
-            if len(batch) > 1 and any(text in str(error) for text in OUT_OF_MEMORY):
+            if len(batch) > 1 and is_out_of_memory(error):
                 self._halve(batch)
                 return
-            broken = any(text in str(error) for text in BROKEN_DEVICE)
-            self._failures = self._failures + 1 if broken else 0
+            self._failures = self._failures + 1 if is_device_failure(error) else 0
             for operation in batch:
                 operation.fail(error)
         else:
             self._failures = 0
             for operation, result in zip(batch, results, strict=True):
                 operation.finish(result)
+
+    def _results(self, batch: Sequence[Operation]) -> Sequence[Any]:
+        """The call's results; one window that has no room is tried again."""
+        call = self._calls[batch[0].kind]
+        for seconds in ROOM_AFTER_S if len(batch) == 1 else ():
+            try:
+                return call(batch)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                metrics.OUT_OF_MEMORY.inc()
+                logger.warning("out of memory with one window; once more in %g s", seconds)
+            time.sleep(seconds)
+        return call(batch)
 
     def _halve(self, batch: Sequence[Operation]) -> None:
         """Make the call in two, and no such large one again."""
@@ -211,3 +228,13 @@ class Device:
         logger.warning("out of memory with %d windows; at most %d from now on", len(batch), half)
         self._call(batch[:half])
         self._call(batch[half:])
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a call had no room in the device's memory."""
+    return any(text in str(error) for text in OUT_OF_MEMORY)
+
+
+def is_device_failure(error: Exception) -> bool:
+    """Whether the device itself failed, not what it was given."""
+    return any(text in str(error) for text in BROKEN_DEVICE + OUT_OF_MEMORY)

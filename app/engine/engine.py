@@ -14,13 +14,14 @@ from app import metrics
 from app.config import Config
 from app.engine.admission import Admission, House, Tier
 from app.engine.cancellation import Cancellation
+from app.engine.device import is_device_failure
 from app.engine.files import ModelError, one_line
 from app.engine.gpu_memory import Memory
 from app.engine.hardware import HardwareError
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from app.engine.results import Segment, Transcript, run_to_end
-from app.errors import EngineFailed, NotReady, ServiceError
+from app.errors import DeviceFailed, EngineFailed, NotReady, ServiceError
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,10 @@ WATCH_EVERY_S = 1.0
 PROVE_AFTER_S = 60.0  # without a transcript, after which a recording of our own is transcribed
 LOAD_AGAIN_AFTER_S = 10.0
 FAILURES_LIMIT = 3  # device failures in a row after which nothing but a new process helps
+# A request whose call failed is answered (503) after so many seconds, when the balancer has seen
+# that this worker is not ready. At once, and it would come back here again and again while the
+# others are full, since who fails quickest looks idle: all its tries were used up in 0.9 s.
+HOLD_S = 1.0
 
 
 class Engine:
@@ -58,7 +63,7 @@ class Engine:
         self._model: Model | None = None
         self._failure = ""
         self._proven = time.monotonic()  # when the last transcript was made
-        self._doubt = ""  # why the last recording of our own was not transcribed
+        self._doubt = ""  # why the last call failed that the device is to blame for
         metrics.watch_admission(self._admission)
         metrics.watch_gpu_memory(lambda: self.gpu_memory)
         metrics.READY.set_function(lambda: float(self.ready))
@@ -94,6 +99,11 @@ class Engine:
     def device(self) -> str:
         """`cuda` or `cpu`; what was asked for until the model is loaded."""
         return self._model.device if self._model else self._config.device
+
+    @property
+    def calls_at_once(self) -> int:
+        """Calls on the device side by side; 0 until the model is loaded."""
+        return self._model.replicas if self._model else 0
 
     @property
     def gpu_memory(self) -> Memory | None:
@@ -141,7 +151,8 @@ class Engine:
         Raises:
             InvalidRequest: the model cannot do what the options ask.
             ClientGone: the client left.
-            EngineFailed: the device or the library failed; the cause is in the log.
+            DeviceFailed: the device failed; another worker's may not.
+            EngineFailed: the library failed. The cause is in the log, both times.
         """
         if self._model is None:
             raise NotReady("The model is not loaded.")
@@ -149,8 +160,12 @@ class Engine:
             transcript = yield from self._model.segments(waveform, options, cancellation, tier)
         except ServiceError:
             raise
-        except Exception:
+        except Exception as error:
             logger.exception("decoding failed")
+            if is_device_failure(error):
+                self._doubt = f"The device failed: {one_line(error)}"
+                time.sleep(HOLD_S)
+                raise DeviceFailed("The worker failed. Send the request again.") from None
             raise EngineFailed("The transcription failed inside the service.") from None
         self._trust()
         return transcript
@@ -217,7 +232,8 @@ class Engine:
         device = self._model.device_threads
         prover = threading.Thread(target=self._prove)
         while device.longest_call_s() < limit_s and device.failures < FAILURES_LIMIT:
-            if time.monotonic() - self._proven > PROVE_AFTER_S and not prover.is_alive():
+            silent_s = time.monotonic() - self._proven
+            if (self._doubt or silent_s > PROVE_AFTER_S) and not prover.is_alive():
                 # On a thread of its own: this one must see a call that hangs.
                 prover = threading.Thread(target=self._prove, name="prove-model", daemon=True)
                 prover.start()
