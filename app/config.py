@@ -158,6 +158,12 @@ class Config:
         14_400.0, "The longest audio in seconds; beyond it 413, noticed while decoding.",
         minimum=1, maximum=86_400,
     )  # fmt: skip
+    decode_timeout_s: float = setting(
+        300.0,
+        "The longest an upload is decoded before it is transcribed (not plain WAV, which needs no "
+        "decoder), and the most processor time; beyond it 400.",
+        minimum=1, maximum=3600,
+    )  # fmt: skip
 
     # --- decoding ----------------------------------------------------------------------------
     encoder_window: str = setting(

@@ -6,7 +6,7 @@ ServiceError
   + TooLarge 413            + UnsupportedBody 415     + EngineFailed 500
   + Unavailable 503, always with Retry-After
       + Busy      + DeadlinePassed      + Draining      + NotReady      + NoRoom
-      + DeviceFailed
+      + NoDecoder + DeviceFailed
   + ClientGone              nobody is left to answer; counted, never seen
 """
 
@@ -147,6 +147,13 @@ class NoRoom(Unavailable):
 
     code = "storage_full"
     reason = "no_room"
+
+
+class NoDecoder(Unavailable):
+    """No process to decode uploads in could be started."""
+
+    code = "decoder_unavailable"
+    reason = "no_decoder"
 
 
 class DeviceFailed(Unavailable):

@@ -88,8 +88,12 @@ def give_up_waiting(number: int, frame: FrameType | None) -> None:
 
 def worker_exit(server: Any, worker: Any) -> None:
     """The last thing a worker says: whom it leaves unanswered when its time is up."""
-    if worker.wsgi is not None and (left := worker.wsgi.engine.drain(0)):
+    application = getattr(worker, "wsgi", None)
+    if application is None:  # it did not begin
+        return
+    if left := application.engine.drain(0):
         worker.log.warning("stopped with %d requests unanswered", left)
+    application.sandbox.close()
 
 
 def child_exit(server: Any, worker: Any) -> None:

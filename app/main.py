@@ -15,6 +15,7 @@ from app.api.middleware import Keys, Leftovers, RequestId
 from app.api.models import Models, OneModel
 from app.api.pages import Description, Page, Pages
 from app.api.transcriptions import Transcriptions
+from app.audio.sandbox import Sandbox
 from app.config import Config, ConfigError
 from app.engine.engine import Engine
 from app.errors import (
@@ -40,23 +41,27 @@ ENDPOINTS = {
 
 
 class Application(falcon.App[falcon.Request, falcon.Response]):
-    """The WSGI application with the engine behind it, which the server's hooks drain."""
+    """The WSGI application with what is behind it: the engine, which the server's hooks drain, and
+    the sandbox for uploads."""
 
     engine: Engine
+    sandbox: Sandbox
 
 
 def create_app(config: Config, engine: Engine) -> Application:
     """Put the routes on their resources, and every error into the one form."""
     app = Application(middleware=[RequestId(), Leftovers(), Keys(config)])
     app.engine = engine
+    app.sandbox = Sandbox.of(config)
     watch = ClientWatch()
     app.add_route("/", Service(config, engine, ENDPOINTS))
     app.add_route("/health", Health(config, engine))
     app.add_route("/metrics", Metrics())
     app.add_route("/v1/models", Models(config))
     app.add_route("/v1/models/{model_id:path}", OneModel(config))
-    app.add_route("/v1/audio/transcriptions", Transcriptions(config, engine, watch))
-    app.add_route("/v1/audio/translations", Transcriptions(config, engine, watch, "translate"))
+    behind = (config, engine, app.sandbox, watch)
+    app.add_route("/v1/audio/transcriptions", Transcriptions(*behind))
+    app.add_route("/v1/audio/translations", Transcriptions(*behind, "translate"))
     pages = Pages()
     app.add_route("/openapi.json", Description(config))
     app.add_route("/docs", Page(pages, "docs.html"))
@@ -128,5 +133,7 @@ def get_app() -> Application:
     starts = Starts.of(config)
     logging.getLogger().addHandler(LastWords(starts, logging.ERROR))
     engine = Engine(config, give_up=end_process, on_ready=starts.ready)
+    app = create_app(config, engine)
+    app.sandbox.start()
     engine.start()
-    return create_app(config, engine)
+    return app

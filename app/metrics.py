@@ -84,6 +84,11 @@ DROPPED_OPERATIONS = Counter(
 OUT_OF_MEMORY = Counter(
     "transcription_out_of_memory", "How often was a batch too large for the device's memory?"
 )
+DECODERS_ENDED = Counter(
+    "transcription_decoders_ended",
+    "How many uploads cost their decoder (`why`: time, died, failed)?",
+    ["why"],
+)
 READY = Gauge("transcription_ready", "Could this worker transcribe now?")
 SLOTS_IN_USE = Gauge("transcription_slots_in_use", "How many requests are inside?")
 WAITING = Gauge("transcription_waiting", "How many requests wait for a slot?")
@@ -101,6 +106,8 @@ for tier in ("realtime", "deferred"):
     AUDIO_RECEIVED_SECONDS.labels(tier)
     AUDIO_SECONDS.labels(tier)
     REAL_TIME_FACTOR.labels(tier)
+for why in ("time", "died", "failed"):
+    DECODERS_ENDED.labels(why)
 for stage in ("receive", "queue", "decode", "inference", "total"):
     STAGE_SECONDS.labels(stage)
 

@@ -13,6 +13,7 @@ Rows, on the same recordings (1 to 11 s) and options (beam 5, words, VAD):
 
 The case `path` compares one 10 s WAV through the whole service (HAProxy, Gunicorn, Falcon,
 multipart, WAV), with nothing else going on, to the same samples given to an engine in this process.
+The case `sandbox` compares decoding an upload in a process of its own to decoding it in this one.
 and through HTTP, with as many clients that send windows of 2 to 30 s (case `former`):
 
     former   a model of the design before this one, see tests/former.py
@@ -36,6 +37,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,8 @@ import matplotlib
 import numpy as np
 
 from app import metrics
+from app.audio.decode import decode
+from app.audio.sandbox import Sandbox
 from app.config import ROOT, Config
 from app.engine.cancellation import Cancellation
 from app.engine.model import Model
@@ -52,13 +56,19 @@ from app.engine.options import DecodeOptions
 from tests import models
 from tests import plain as plain_whisper
 from tests.client import TRANSCRIPTIONS
-from tests.recordings import SAMPLE_RATE, recordings, wav
+from tests.recordings import NO_LIMITS, SAMPLE_RATE, recording, recordings, wav
 from tests.stack import Stack
 
 LEVELS = (1, 2, 4, 8, 16, 32)
 CORES = len(os.sched_getaffinity(0))
-CASES = ("known", "detected", "path", "former")
+CASES = ("known", "detected", "path", "sandbox", "former")
 PATH_ROUNDS = 60
+SANDBOX_ROUNDS = 60
+SANDBOX_PAUSE_S = 0.05
+SANDBOX_FILES = (
+    "austen_0890.wav", "austen_0890_8k_alaw.wav", "austen_0880_24bit_48k.wav",
+    "tone_440hz_5s.flac", "austen_0870.ogg",
+)  # fmt: skip
 PATH_S = 10
 CELLS = (
     "requests_per_s", "audio_s_per_s", "p50_s", "p95_s", "p99_s", "busy_share", "batch",
@@ -152,7 +162,7 @@ def device_figures() -> tuple[float, float, float]:
 def path(folder: Path) -> dict[str, object]:
     """What the way through the service adds to one request; medians in seconds."""
     samples = np.resize(CLIPS[0], PATH_S * SAMPLE_RATE)
-    decode, form = (
+    direct, form = (
         engine(folder, "full"),
         {
             "model": "whisper-1",
@@ -170,7 +180,7 @@ def path(folder: Path) -> dict[str, object]:
         body = wav(samples)
         for _ in range(PATH_ROUNDS):
             began = time.monotonic()
-            decode(samples, "en")
+            direct(samples, "en")
             direct_s.append(time.monotonic() - began)
             began = time.monotonic()
             answer = client.post(TRANSCRIPTIONS, data=form, files={"file": ("w.wav", body)})
@@ -189,6 +199,39 @@ def path(folder: Path) -> dict[str, object]:
         f"{line['overhead_p50_s'] * 1000:.1f} ms (medians of {PATH_ROUNDS} pairs)"
     )
     return line
+
+
+def sandbox() -> list[dict[str, object]]:
+    """What decoding in a process of its own adds to one upload; medians in seconds."""
+    lines: list[dict[str, object]] = []
+    confined = Sandbox(NO_LIMITS, 60, (1, "info", "text"))
+    confined.start()
+    print(f"\nOne upload at a time, medians of {SANDBOX_ROUNDS} pairs")
+    for name in SANDBOX_FILES:
+        content = recording(name).content()
+        decodes: dict[str, Callable[[BytesIO], np.ndarray]] = {
+            "here": lambda file: decode(file, NO_LIMITS),
+            "sandbox": lambda file: confined.decode(file, Cancellation()),
+        }
+        took_s: dict[str, list[float]] = {where: [] for where in decodes}
+        for _ in range(SANDBOX_ROUNDS):
+            for where, one in decodes.items():
+                time.sleep(SANDBOX_PAUSE_S)
+                began = time.monotonic()
+                one(BytesIO(content))
+                took_s[where].append(time.monotonic() - began)
+        line = {
+            "case": "sandbox", "file": name,
+            **{f"{where}_p50_s": statistics.median(values) for where, values in took_s.items()},
+            "overhead_p50_s": statistics.median(
+                more - less for more, less in zip(took_s["sandbox"], took_s["here"], strict=True)),
+        }  # fmt: skip
+        shown = [f"{value * 1000:6.1f} ms" for value in line.values() if isinstance(value, float)]
+        print(("{:28}" + "  {} {}" * 3).format(
+            name, "here", shown[0], "sandbox", shown[1], "more", shown[2]))  # fmt: skip
+        lines.append(line)
+    confined.close()
+    return lines
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -210,13 +253,13 @@ def run_case(
     rows: dict[str, Decode], language: str | None, levels: list[int], rounds: int
 ) -> list[Measured]:
     """All rows at all levels, round by round."""
-    for decode in rows.values():
-        decode(CLIPS[0], language)
+    for row in rows.values():
+        row(CLIPS[0], language)
     measured = []
     for level in levels:
         for _ in range(rounds):
-            for row, decode in rows.items():
-                measured.append(measure(row, decode, language, level, max(16, 2 * level)))
+            for row, run in rows.items():
+                measured.append(measure(row, run, language, level, max(16, 2 * level)))
     return measured
 
 
@@ -303,7 +346,7 @@ def plot(lines: list[dict[str, object]], target: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    lines = [line for line in lines if line["case"] != "path"]
+    lines = [line for line in lines if line["case"] not in ("path", "sandbox")]
     cases = list(dict.fromkeys(str(line["case"]) for line in lines))
     if not cases:
         return
@@ -352,6 +395,9 @@ def main() -> None:
     for case in [one for one in chosen.cases if one != "former"]:
         if case == "path":
             lines.append(path(models.tiny_en()))
+            continue
+        if case == "sandbox":
+            lines += sandbox()
             continue
         known = case == "known"
         folder, language = (models.tiny_en(), "en") if known else (models.base(), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 
+import av
 import numpy as np
 import pytest
 from faster_whisper.audio import decode_audio
@@ -138,3 +139,24 @@ def test_playlists_open_nothing(playlist):
     """Formats that make the library open other files or addresses are not accepted."""
     with pytest.raises(InvalidRequest):
         decode(io.BytesIO(playlist), NO_LIMITS)
+
+
+@pytest.mark.parametrize("n_tracks", [3, 64, 65, 200])
+def test_number_of_tracks_is_limited(n_tracks):
+    """The library opens a decoder for each before anyone asks for it."""
+    target = io.BytesIO()
+    with av.open(target, "w", format="matroska") as output:
+        tracks = [
+            output.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in range(n_tracks)
+        ]
+        for track in tracks:
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 160), "<i2"), "s16", "mono")
+            frame.rate = 16_000
+            for packet in [*track.encode(frame), *track.encode(None)]:
+                output.mux(packet)
+
+    if n_tracks <= 64:
+        assert waveform(target.getvalue()).size == 160
+    else:
+        with pytest.raises(InvalidRequest):
+            waveform(target.getvalue())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from configparser import RawConfigParser
@@ -115,6 +116,31 @@ def test_units_limit_is_the_last():
 def test_unit_leaves_a_gpu_reachable():
     """What would hide the devices, or forbid code that is written while it runs."""
     assert not re.search(r"^(PrivateDevices|MemoryDenyWriteExecute)=", UNIT.read_text(), re.M)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+def test_unit_lets_decoders_confine_themselves():
+    """The unit's own filter must not refuse what the sandbox is made with."""
+    allowed: set[str] = set()
+    for names in re.findall(r"^SystemCallFilter=(.+)$", UNIT.read_text(), re.M):
+        named = set().union(*map(system_calls, names.removeprefix("~").split()))
+        allowed = allowed - named if names.startswith("~") else allowed | named
+
+    assert allowed > {"clone", "close_range", "ftruncate", "memfd_create", "preadv", "prctl"}
+    assert allowed > {"landlock_create_ruleset", "landlock_restrict_self", "prlimit64", "sendmsg"}
+    assert "mount" not in allowed
+
+
+def system_calls(name: str) -> set[str]:
+    """What systemd means by a name in a filter."""
+    if not name.startswith("@"):
+        return {name}
+    shown = subprocess.run(
+        ["systemd-analyze", "syscall-filter", "--no-pager", name],
+        stdout=subprocess.PIPE, text=True, check=True,
+    ).stdout.splitlines()[1:]  # fmt: skip
+    names = [line.strip() for line in shown if line.strip() and not line.strip().startswith("#")]
+    return set().union(*map(system_calls, names))
 
 
 def test_supervisor_under_systemd_gets_no_settings():

@@ -15,8 +15,8 @@ from app.api.form import Form
 from app.api.models import served_models
 from app.api.request import TranscriptionRequest, transcription_request
 from app.api.spans import Spans
-from app.audio.decode import decode
 from app.audio.limits import SAMPLE_RATE, Limits
+from app.audio.sandbox import Sandbox
 from app.config import Config
 from app.engine.engine import Engine
 from app.engine.results import Segment, Transcript, run_to_end
@@ -39,10 +39,16 @@ class Transcriptions:
     needs_key = True
 
     def __init__(
-        self, config: Config, engine: Engine, watch: ClientWatch, task: str | None = None
+        self,
+        config: Config,
+        engine: Engine,
+        sandbox: Sandbox,
+        watch: ClientWatch,
+        task: str | None = None,
     ) -> None:
         self._config = config
         self._engine = engine
+        self._sandbox = sandbox
         self._watch = watch
         self._task = task
         self._limits = Limits.of(config)
@@ -85,7 +91,7 @@ class Transcriptions:
                 spans.note("queue", queued_s)
                 self._engine.check(request.options)
                 begin = time.monotonic()
-                waveform = decode(request.file, self._limits)
+                waveform = self._sandbox.decode(request.file, cancellation)
                 seconds = waveform.size / SAMPLE_RATE
                 if seconds > LONG_S:
                     give_back_memory()

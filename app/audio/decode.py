@@ -50,39 +50,52 @@ def decode(file: BinaryIO, limits: Limits) -> np.ndarray:
     if file.seek(0, 2) == 0:
         raise InvalidRequest(EMPTY, param="file")
     waveform = read_plain_wav(file, limits)
-    if waveform is not None:
-        return waveform
+    return to_float(list(pcm(file, limits))) if waveform is None else waveform
+
+
+def pcm(file: BinaryIO, limits: Limits) -> Iterator[np.ndarray]:
+    """Decode with the general library, piece by piece, so that no more than one is in memory.
+
+    Args:
+        file: seekable, the upload.
+        limits: the audio-duration limit.
+
+    Yields:
+        int16, shape (n_samples,), mono 16 kHz, one after the other.
+
+    Raises:
+        InvalidRequest: nothing in the file can be decoded as audio.
+        TooLarge: the audio is longer than the limit.
+    """
     file.seek(0)
     try:
-        return _decode_container(file, limits)
+        yield from _decode_container(file, limits)
     # PyAV raises its own tree for what FFmpeg reports, and these two for what it finds itself.
     except (av.error.FFmpegError, ValueError, OverflowError):
         raise InvalidRequest(UNDECODABLE, param="file") from None
 
 
-def _decode_container(file: BinaryIO, limits: Limits) -> np.ndarray:
-    with av.open(
-        file, mode="r", metadata_errors="ignore", options={"format_whitelist": FORMATS}
-    ) as container:
+def _decode_container(file: BinaryIO, limits: Limits) -> Iterator[np.ndarray]:
+    # The library leaves out further streams, so it has to see one that is too many.
+    options = {"format_whitelist": FORMATS, "max_streams": str(MAX_STREAMS + 1)}
+    with av.open(file, mode="r", metadata_errors="ignore", options=options) as container:
         if len(container.streams) > MAX_STREAMS:
             raise InvalidRequest(UNDECODABLE, param="file")
         if not container.streams.audio:
             raise InvalidRequest(NO_AUDIO_TRACK, param="file")
         frames = SoundFrames(container)
         resampler = _resampler()
-        parts: list[np.ndarray] = []
         n_samples = 0
         for group in _groups(frames):
             for resampled in resampler.resample(group):
                 part = resampled.to_ndarray().reshape(-1)
-                parts.append(part)
                 n_samples += part.size
                 limits.check_samples(n_samples)
+                yield part
             if group is None:
                 resampler = _resampler()
     if frames.broken and n_samples == 0:
         raise InvalidRequest(UNDECODABLE, param="file")
-    return to_float(parts)
 
 
 def _resampler() -> av.AudioResampler:

@@ -32,8 +32,16 @@ class Limits:
 
     def check_samples(self, n_samples: int) -> None:
         """Raise `TooLarge` when this many 16 kHz samples are longer than the limit."""
-        if n_samples > self.duration_s * SAMPLE_RATE:
-            raise TooLarge(
-                f"The audio is longer than {self.duration_s:g} s, the longest accepted.",
-                param="file",
-            )
+        if n_samples > self.samples:
+            raise self.too_long()
+
+    def too_long(self) -> TooLarge:
+        """What a client hears whose audio is longer than the limit."""
+        return TooLarge(
+            f"The audio is longer than {self.duration_s:g} s, the longest accepted.", param="file"
+        )
+
+    @property
+    def samples(self) -> int:
+        """The most 16 kHz samples a recording may have."""
+        return int(self.duration_s * SAMPLE_RATE)

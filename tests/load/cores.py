@@ -71,9 +71,9 @@ def busy() -> float:
 
 
 def own(pid: int) -> float:
-    """CPU seconds of one process; 0 when it is gone."""
+    """CPU seconds of one process, and of its children that have ended (decoders); 0 of one gone."""
     try:
         words = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
         return 0.0
-    return (int(words[11]) + int(words[12])) / TICKS_PER_S
+    return sum(int(word) for word in words[11:15]) / TICKS_PER_S

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.pool import children
 from tests.load import plots, side
 from tests.load.figures import growth
 from tests.load.modes import Session, common
@@ -108,13 +109,17 @@ class Watch:
 
 
 def processes(stack: Stack) -> dict[str, int]:
-    """The pool's processes by what they are."""
+    """The pool's processes by what they are; without decoders, which live for one upload each."""
+    kinds = ("haproxy", "gunicorn", "supervisord", "nursery")
     found: dict[str, int] = {}
+    decoders: set[int] = set()
     for pid in [stack.process.pid, *stack.processes()]:
+        if pid in decoders:
+            continue
         words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-        kind = next(
-            (name for name in ("haproxy", "gunicorn", "supervisord") if name in words), "pool"
-        )
+        kind = next((name for name in kinds if name in words), "pool")
+        if kind == "nursery":
+            decoders.update(children(pid))
         found[f"{kind} {pid}"] = pid
     return found
 

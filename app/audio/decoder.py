@@ -1,0 +1,152 @@
+"""A process for one upload: it waits for it, takes every right from itself, decodes and ends."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import math
+import os
+import signal
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import BinaryIO, NoReturn
+
+from app.audio import confinement
+from app.audio.decode import NO_AUDIO_TRACK, pcm
+from app.audio.limits import Limits
+from app.errors import InvalidRequest, TooLarge
+from app.process import die_with_parent
+
+ERRAND = struct.Struct("=dd")  # seconds of audio, seconds of processor time; at most
+N_DESCRIPTORS = 3  # they come with an errand: the upload, where the samples go, who is told
+UNREADY = b"unready"  # it could not confine itself, and has not looked at the upload
+FAILED = b"failed"  # and the name of an exception that nobody foresaw
+MOST_DESCRIPTORS = 1 << 16
+
+
+class Verdict(Enum):
+    """What a decoder found."""
+
+    DECODED = b"decoded"
+    UNDECODABLE = b"undecodable"
+    NO_AUDIO_TRACK = b"no audio track"
+    TOO_LONG = b"too long"
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A forked process, as its parent sees it: it waits for one errand.
+
+    Attributes:
+        pid: its parent has to reap it.
+        orders: where its errand goes.
+    """
+
+    pid: int
+    orders: socket.socket
+
+    @classmethod
+    def forked(cls, memory_bytes: int, filter_calls: Callable[[], None]) -> Decoder:
+        """Fork one from this process, which has one thread and has warmed up.
+
+        Args:
+            memory_bytes: the most address space it may have.
+            filter_calls: puts the filter of system calls on it.
+
+        Raises:
+            OSError: there is no room for another process.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.getpid()
+        with theirs:
+            pid = os.fork()
+            if pid == 0:
+                become_decoder(parent, theirs, memory_bytes, filter_calls)
+        return cls(pid, ours)
+
+    def send(self, errand: bytes, descriptors: list[int]) -> None:
+        """Give it its upload; there is one only.
+
+        Raises:
+            OSError: it is no more.
+        """
+        with self.orders:
+            socket.send_fds(self.orders, [errand], descriptors)
+
+
+def become_decoder(
+    parent: int, orders: socket.socket, memory_bytes: int, filter_calls: Callable[[], None]
+) -> NoReturn:
+    """The forked process, from its first moment to its last."""
+    try:
+        die_with_parent(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        leave_open(orders.fileno())
+        warm_up()  # copies the pages that decoding writes to, before anyone waits for it
+        errand, descriptors, _, _ = socket.recv_fds(orders, ERRAND.size, N_DESCRIPTORS)
+        if len(errand) < ERRAND.size or len(descriptors) < N_DESCRIPTORS:
+            os._exit(0)  # there will be none
+        orders.close()
+        duration_s, cpu_s = ERRAND.unpack(errand)
+        upload, samples, answer = descriptors
+        limits = Limits(0, duration_s)
+        with open(upload, "rb", buffering=0) as file:
+            try:
+                confinement.limit(math.ceil(cpu_s), 2 * limits.samples, memory_bytes)
+                filter_calls()
+            except OSError:
+                os.write(answer, UNREADY)
+            else:
+                os.write(answer, verdict(file, samples, limits))
+    finally:
+        os._exit(0)
+
+
+def verdict(file: io.FileIO, samples: int, limits: Limits) -> bytes:
+    """Write an upload's samples to a descriptor; returns what there is to tell."""
+    try:
+        return decode(file, samples, limits).value
+    except MemoryError:
+        return Verdict.UNDECODABLE.value
+    except BaseException as error:  # whatever it is, the worker shall know
+        return FAILED + b" " + type(error).__name__.encode()[:64]
+
+
+def decode(file: BinaryIO | io.FileIO, samples: int, limits: Limits) -> Verdict:
+    """Write an upload's samples, int16 mono 16 kHz, to a descriptor."""
+    try:
+        for part in pcm(file, limits):
+            rest = memoryview(part.data).cast("B")
+            while rest:
+                rest = rest[os.write(samples, rest) :]
+    except TooLarge:
+        return Verdict.TOO_LONG
+    except InvalidRequest as error:
+        no_track = error.message == NO_AUDIO_TRACK
+        return Verdict.NO_AUDIO_TRACK if no_track else Verdict.UNDECODABLE
+    return Verdict.DECODED
+
+
+def leave_open(descriptor: int) -> None:
+    """Close every descriptor but this one; the standard ones lead nowhere from here on."""
+    for standard in (1, 2):
+        os.dup2(0, standard)  # the nursery's is /dev/null
+    for low, high in itertools.pairwise((2, descriptor, MOST_DESCRIPTORS)):
+        os.closerange(low + 1, high)
+
+
+def warm_up() -> None:
+    """Have everything loaded that decoding needs: a decoder can open no file.
+
+    What is decoded are five samples of a-law at 8 kHz, and nothing at all.
+    """
+    form = struct.pack("<HHIIHH", 6, 1, 8000, 8000, 1, 8)
+    head = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data\5\0\0\0"
+    for content in (b"RIFF" + struct.pack("<I", len(head) + 5) + head + bytes(5), b"nothing"):
+        with contextlib.suppress(InvalidRequest):
+            list(pcm(io.BytesIO(content), Limits(0, 1)))
