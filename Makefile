@@ -5,6 +5,7 @@ PYTHON ?= python3
 export PYTHON
 PY := .venv/bin/python
 SUPPLY := .run/supply/bin/python
+KEYS = [ -x $(PY) ] || { echo "Nothing is set up here yet: make run"; exit 1; }; $(PY) -m app.keys
 
 .PHONY: run stop status restart scale reload key keys rotate revoke test lint security fuzz fuzz-api wer bench bench-gpu gpu-bundle \
         endurance chaos alerts load single scaling overload meetings soak web capacity audit sbom lock clean
@@ -27,6 +28,21 @@ scale:    ## change the number of workers of the running service: make scale WOR
 
 reload:   ## have the balancer read its configuration anew
 	@$(PY) -m app.pool reload
+
+key:      ## make a key and print it once: make key NAME=meetings [SCOPES=transcribe] [a limit=N …]
+	@$(KEYS) create "$(NAME)" $(if $(SCOPES),--scopes "$(SCOPES)") \
+	  $(if $(REQUESTS_PER_MINUTE),--requests-per-minute "$(REQUESTS_PER_MINUTE)") \
+	  $(if $(CONCURRENT_REQUESTS),--concurrent-requests "$(CONCURRENT_REQUESTS)") \
+	  $(if $(AUDIO_MINUTES_PER_HOUR),--audio-minutes-per-hour "$(AUDIO_MINUTES_PER_HOUR)")
+
+keys:     ## the names, their scopes and limits
+	@$(KEYS) list
+
+rotate:   ## another key for a name: make rotate NAME=meetings [KEEP_OLD=1]
+	@$(KEYS) rotate "$(NAME)" $(if $(KEEP_OLD),--keep-old)
+
+revoke:   ## end a name's keys, or the old one alone: make revoke NAME=meetings [OLD=1]
+	@$(KEYS) revoke "$(NAME)" $(if $(OLD),--old)
 
 test:     ## set up, lint, and run the suite
 	@deploy/setup.sh test

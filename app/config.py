@@ -20,6 +20,7 @@ ENV_FILE = ROOT / ".env"
 
 
 SHA256 = re.compile(r"(?:[^/=]+=)?[0-9a-fA-F]{64}")
+ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d+)?")  # as browsers write it
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -141,14 +142,16 @@ class Config:
     )  # fmt: skip
 
     # --- who may ask, and how much -----------------------------------------------------------
-    api_token: str = setting("", "The key clients must send; empty: open to all.", secret=True)
+    api_token: str = setting(
+        "", "A key that may everything; with none here and below: open to all.", secret=True
+    )
     api_keys: tuple[str, ...] = setting(
-        (), "Further valid keys, comma-separated (for rotation).", secret=True
+        (), "Further keys that may everything, comma-separated (for rotation).", secret=True
     )
     api_keys_file: str = setting(
         "",
-        "A file of further valid keys, one a line, read anew when it changes. While one is named "
-        "a key is asked for, also when the file holds none.",
+        "A file of further keys with names, scopes and limits, as `make key` writes it; read anew "
+        "when it changes. While one is named a key is asked for, also when the file holds none.",
     )
     max_upload_bytes: int = setting(
         100 * 1024 * 1024, "The largest request body in bytes; beyond it 413.",
@@ -289,6 +292,10 @@ class Config:
     tls_certificate: str = setting(
         "", "A PEM file with certificate and key, or a folder of them: the port speaks TLS and h2."
     )
+    cors_origins: tuple[str, ...] = setting(
+        (), "Other sites whose pages may use the service from a browser, comma-separated, as "
+        "`https://meetings.example.com`; empty: none."
+    )  # fmt: skip
     rate_limit_per_minute: int = setting(
         0, "Transcription requests a minute of one key, or of one address without; beyond it 429. "
         "0: no limit.", minimum=0, maximum=1_000_000,
@@ -334,6 +341,12 @@ class Config:
                 f"STATS_ADDRESS={self.stats_address} opens the stats page to others; set "
                 "STATS_PASSWORD too."
             )
+        for origin in self.cors_origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ConfigError(
+                    f"CORS_ORIGINS: {origin!r} is no origin; it is https://HOST or http://HOST, "
+                    "with a port where it has one, and nothing behind it. `*` is not accepted."
+                )
         if self.lb_port == self.stats_port:
             raise ConfigError(f"LB_PORT and STATS_PORT are both {self.lb_port}.")
 
@@ -372,6 +385,11 @@ class Config:
     def keys(self) -> tuple[str, ...]:
         """The keys among the settings; those of `API_KEYS_FILE` come on top."""
         return tuple(key for key in (self.api_token, *self.api_keys) if key)
+
+    @property
+    def keys_path(self) -> Path | None:
+        """Where `API_KEYS_FILE` is; None: there is none."""
+        return ROOT / self.api_keys_file if self.api_keys_file else None
 
     @property
     def asks_for_key(self) -> bool:
@@ -430,6 +448,7 @@ class Config:
             "DEFERRED_SLOTS": str(self.deferred_slots),
             "QUEUE_TIMEOUT_MS": str(round(self.queue_timeout_s * 1000)),
             "DEFERRED_QUEUE_TIMEOUT_MS": str(round(self.deferred_queue_timeout_s * 1000)),
+            "ASKS_FOR_KEY": show(self.asks_for_key),
         }
 
 

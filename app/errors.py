@@ -2,8 +2,8 @@
 
 ServiceError
   + InvalidRequest 400      + Unauthorized 401        + NotFound 404       + MethodNotAllowed 405
-                                                          + UnknownModel
-  + TooLarge 413            + UnsupportedBody 415     + EngineFailed 500
+      + KeyInUrl            + Forbidden 403               + UnknownModel   + TooSlow 408
+  + TooLarge 413            + UnsupportedBody 415     + OverLimit 429      + EngineFailed 500
   + Unavailable 503, always with Retry-After
       + Busy      + DeadlinePassed      + Draining      + NotReady      + NoRoom
       + NoDecoder + DeviceFailed
@@ -50,12 +50,41 @@ class InvalidRequest(ServiceError):
     code = "invalid_value"
 
 
+class KeyInUrl(InvalidRequest):
+    """A key where it ends up in histories and in the logs of proxies; it is never looked at."""
+
+    code = "key_in_url"
+
+
+class TooSlow(ServiceError):
+    """A body that trickles in: its client would hold a slot for as long as it likes."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+
 class Unauthorized(ServiceError):
-    """No key, or a wrong one."""
+    """No key, or a wrong one, or one that was valid once: there is no telling which."""
 
     status = 401
     type = "invalid_request_error"
     code = "invalid_api_key"
+
+
+class Forbidden(ServiceError):
+    """A valid key that may not do this.
+
+    Args:
+        scope: what it lacks.
+    """
+
+    status = 403
+    type = "invalid_request_error"
+    code = "missing_scope"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This key has not the scope {scope!r} that is needed here.")
 
 
 class NotFound(ServiceError):
@@ -101,6 +130,24 @@ class UnsupportedBody(ServiceError):
     status = 415
     type = "invalid_request_error"
     code = "unsupported_media_type"
+
+
+class OverLimit(ServiceError):
+    """One more than a key may: send the same request again after `Retry-After`.
+
+    Args:
+        reason: which limit, as the balancer counts it.
+        retry_after_s: when there is room again.
+    """
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, reason: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
 class EngineFailed(ServiceError):

@@ -16,7 +16,8 @@ from typing import Any
 
 from app import log
 from app.config import Config, ConfigError
-from app.process import die_with_parent
+from app.keys import Keyring
+from app.process import close_memory, die_with_parent, leave_no_core
 from app.starts import LastWords, Starts, wait_in_view
 
 SPARE_THREADS = 8  # for health, models and refusals while every slot and waiting place is taken
@@ -35,7 +36,7 @@ if service.worker_gpu is not None:
 
 bind = f"{service.worker_address}:{service.worker_port}"
 workers = 1  # one model a process; Supervisor counts the processes
-worker_class = "gthread"
+worker_class = "app.server.Worker"
 threads = service.slots + service.max_queue_size + SPARE_THREADS
 preload_app = False  # CUDA does not survive a fork
 timeout = 15  # a process that stands still this long is killed, well before bots give up; long
@@ -55,18 +56,26 @@ def on_starting(server: Any) -> None:
     """The master goes when Supervisor does, so that its port is free for the next one. In a crash
     loop it first waits, longer each time."""
     die_with_parent(signal.SIGTERM)
+    leave_no_core()
     log.configure(service.worker_id, service.log_level, service.log_format)
     signal.signal(signal.SIGTERM, give_up_waiting)
     if seconds := starts.begin():
         server.log.error("%s Next try in %g s.", starts.reason, seconds)
         address = (service.worker_address, service.worker_port)
         wait_in_view(seconds, address, starts.reason, service.worker_id)
+    try:
+        Keyring(service)
+    except ConfigError as error:
+        starts.ended(str(error))  # also for whoever asks the balancer why it is not there
+        sys.exit(str(error))
     logging.getLogger("gunicorn.error").addHandler(LastWords(starts, logging.WARNING))
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """The worker goes when its master does, so that no orphan holds the port."""
+    """The worker goes when its master does, so that no orphan holds the port. What it hears is
+    for nobody else."""
     die_with_parent(signal.SIGKILL)
+    close_memory()
 
 
 def post_worker_init(worker: Any) -> None:

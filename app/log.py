@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
+QUERY = re.compile(r"[?#]\S*")
 Fields = Mapping[str, str | int | float]
 
 
@@ -36,6 +38,22 @@ def fields_of(record: logging.LogRecord) -> Fields:
     """What a record has beside its sentence."""
     fields: Fields = getattr(record, "fields", {})
     return fields
+
+
+class RequestsUnquoted(logging.Filter):
+    """Takes out of Gunicorn's words what they quote of a request: a malformed line or header may
+    hold a key, and so may a URL's query."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = record.getMessage()
+        if said.startswith("Invalid request from "):
+            said = said.partition(": ")[0]
+        elif said.startswith("Error handling request "):
+            said = QUERY.sub("", said)
+        else:
+            return True
+        record.msg, record.args = said, ()
+        return True
 
 
 class JsonFormatter(logging.Formatter):
@@ -93,6 +111,7 @@ def configure(worker_id: int, level: str, form: str) -> None:
         one for one in gunicorn.handlers if not isinstance(one, logging.StreamHandler)
     ]
     gunicorn.propagate = True
+    gunicorn.filters = [RequestsUnquoted()]
     # The libraries' own running commentary: paths of files, durations of audio.
     for name in ("faster_whisper", "python_multipart", "httpx", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -9,9 +9,10 @@ import sys
 import falcon
 
 from app import log
+from app.api.caller import count_from_zero
 from app.api.disconnect import ClientWatch
 from app.api.health import Health, Metrics, Service
-from app.api.middleware import Keys, Leftovers, RequestId
+from app.api.middleware import Bodies, Keys, RequestId
 from app.api.models import Models, OneModel
 from app.api.pages import Description, Page, Pages
 from app.api.transcriptions import Transcriptions
@@ -23,9 +24,11 @@ from app.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
+    OverLimit,
     ServiceError,
     Unavailable,
 )
+from app.keys import Keyring
 from app.starts import LastWords, Starts
 
 logger = logging.getLogger(__name__)
@@ -37,6 +40,7 @@ ENDPOINTS = {
     "health": "/health",
     "openapi": "/openapi.json",
     "docs": "/docs",
+    "playground": "/playground",
 }
 
 
@@ -49,8 +53,13 @@ class Application(falcon.App[falcon.Request, falcon.Response]):
 
 
 def create_app(config: Config, engine: Engine) -> Application:
-    """Put the routes on their resources, and every error into the one form."""
-    app = Application(middleware=[RequestId(), Leftovers(), Keys(config)])
+    """Put the routes on their resources, and every error into the one form.
+
+    Raises:
+        ConfigError: the file of keys cannot be used.
+    """
+    keys = Keys(Keyring(config, count_from_zero), config.busy_retry_after_s)
+    app = Application(middleware=[RequestId(), Bodies(), keys])
     app.engine = engine
     app.sandbox = Sandbox.of(config)
     watch = ClientWatch()
@@ -65,6 +74,7 @@ def create_app(config: Config, engine: Engine) -> Application:
     pages = Pages()
     app.add_route("/openapi.json", Description(config))
     app.add_route("/docs", Page(pages, "docs.html"))
+    app.add_route("/playground", Page(pages, "playground.html"))
     app.add_route("/pages/{name}", pages)
     answers = ErrorAnswers(config)
     app.add_error_handler(Exception, answers.bug)
@@ -85,10 +95,14 @@ class ErrorAnswers:
         """One of our own."""
         resp.status = error.status
         resp.media = error.body()
-        if isinstance(error, Unavailable):
-            resp.set_header("Retry-After", str(self._retry_after_s))
+        resp.set_header("X-Error", error.code or error.type)  # the balancer's list of faults
+        if isinstance(error, Unavailable | OverLimit):
+            seconds = self._retry_after_s
+            if isinstance(error, OverLimit):
+                seconds = error.retry_after_s
+            resp.set_header("Retry-After", str(seconds))
             # OpenAI's own clients obey these two before anything else.
-            resp.set_header("Retry-After-Ms", str(self._retry_after_s * 1000))
+            resp.set_header("Retry-After-Ms", str(seconds * 1000))
             resp.set_header("X-Should-Retry", "true")
             resp.set_header("X-Refused", error.reason)  # the balancer counts it
 
@@ -129,7 +143,9 @@ def get_app() -> Application:
         sys.exit(str(error))
     log.configure(config.worker_id, config.log_level, config.log_format)
     if not config.asks_for_key:
-        logger.warning("no API_TOKEN or API_KEYS: open to everyone who can reach the port")
+        logger.warning(
+            "no API_TOKEN, API_KEYS or API_KEYS_FILE: open to everyone who can reach the port"
+        )
     starts = Starts.of(config)
     logging.getLogger().addHandler(LastWords(starts, logging.ERROR))
     engine = Engine(config, give_up=end_process, on_ready=starts.ready)

@@ -5,7 +5,7 @@ One worker is one process, so the library's own registry holds all there is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -29,6 +29,14 @@ AUDIO_RECEIVED_SECONDS = Counter(
     "transcription_audio_received_seconds", "How much audio was decoded from uploads?", ["tier"]
 )
 AUDIO_SECONDS = Counter("transcription_audio_seconds", "How much audio was transcribed?", ["tier"])
+KEY_REQUESTS = Counter(
+    "transcription_key_requests",
+    "How were each key's requests answered (2xx, 4xx, 5xx)?",
+    ["key", "status"],
+)
+KEY_AUDIO_SECONDS = Counter(
+    "transcription_key_audio_seconds", "How much audio was transcribed for each key?", ["key"]
+)
 REAL_TIME_FACTOR = Histogram(
     "transcription_real_time_factor",
     "How long does an answer take, for each second of its audio (waiting included)?",
@@ -110,6 +118,18 @@ for why in ("time", "died", "failed"):
     DECODERS_ENDED.labels(why)
 for stage in ("receive", "queue", "decode", "inference", "total"):
     STAGE_SECONDS.labels(stage)
+
+
+def counted(metric: Counter | Histogram, label: str = "", values: Sequence[str] = ()) -> float:
+    """What a counter has counted or a histogram has summed up, over all its labels or over these
+    values of one."""
+    return sum(
+        sample.value
+        for family in metric.collect()
+        for sample in family.samples
+        if sample.name.endswith(("_total", "_sum"))
+        and (not values or sample.labels[label] in values)
+    )
 
 
 class Memory(Protocol):

@@ -21,6 +21,7 @@ import http.client
 import json
 import os
 import pwd
+import resource
 import shutil
 import signal
 import socket
@@ -38,18 +39,22 @@ from typing import IO
 import jinja2
 
 from app.config import ROOT, Config, ConfigError, settings
-from app.process import die_with_parent
+from app.keys import Keyring
+from app.process import die_with_parent, leave_no_core
 from app.rollout import Balancer, Rollout, RolloutError
 from app.starts import Starts
 
 DEPLOY = ROOT / "deploy"
 SUPERVISOR_CONF = DEPLOY / "supervisord.conf"
 BALANCER_CONF = DEPLOY / "haproxy.cfg"
+PAGES = ROOT / "app" / "api" / "pages"
 EXAMPLE = "tests/data/austen_0890.wav"
 STOP_MARGIN_S = 10  # Supervisor's patience beyond Gunicorn's own
 SOCKET_PATH_BYTES = 108 - 20  # the kernel's limit, less what is put behind the folder
 FREE_BYTES = 200 * 1024 * 1024  # uploads are spooled and logs written
 POLL_S = 0.25
+MAX_CONNECTIONS = 20_000
+OWN_DESCRIPTORS = 6000  # the balancer's, for workers, logs and Lua
 
 
 class PoolError(Exception):
@@ -77,7 +82,9 @@ class Pool:
                 "RUN_DIR": str(self.run_dir),
                 "PROJECT": str(ROOT),
                 "LUA_DIR": str(DEPLOY),
+                "PAGES_DIR": str(PAGES),
                 "PYTHON": sys.executable,
+                "MAX_CONNECTIONS": str(max_connections()),
                 "STOP_WAIT_S": str(self.config.drain_timeout_s + STOP_MARGIN_S),
                 "SERVICE_USER": pwd.getpwuid(os.geteuid()).pw_name,
                 # /dev/fd/1 is a pipe to `run`, whatever its own standard output is.
@@ -113,13 +120,14 @@ class Pool:
         return self.config.log_format
 
     def check(self) -> None:
-        """Raise `PoolError` when the pool could not start."""
+        """Raise `PoolError`, or `ConfigError`, when the pool could not start."""
         try:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             (self.run_dir / ".writable").touch()
         except OSError as error:
             reason = f"RUN_DIR: {self.run_dir} cannot be written ({error.strerror})."
             raise PoolError(reason) from None
+        Keyring(self.config)  # or each worker would say that it cannot use the file
         if len(os.fsencode(self.run_dir)) > SOCKET_PATH_BYTES:
             raise PoolError(
                 f"RUN_DIR: {self.run_dir} is too long for a socket's path; set a shorter one."
@@ -213,6 +221,7 @@ class Pool:
 
     def run(self) -> int:
         """Start everything, stay until told to stop, leave nothing behind."""
+        leave_no_core()
         if self.config.supervise_haproxy:
             self.render_balancer()
         self.render_supervisor()
@@ -404,6 +413,14 @@ class Stopper:
         self.stopping = True
         if self._supervisor.poll() is None:
             self._supervisor.terminate()
+
+
+def max_connections() -> int:
+    """Clients' connections that the balancer takes, so that descriptors for its own are left."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return min(MAX_CONNECTIONS, max(most // 2, most - OWN_DESCRIPTORS))
 
 
 def render(template: Path, **values: object) -> str:

@@ -3,7 +3,8 @@
 # or for what looks after the requirements (`supply`: `make lock`, `audit`, `sbom`).
 #
 # Everything goes under the project folder (.venv, .run), except two packages of the
-# distribution, which are installed when root: python3-venv and haproxy. Nothing is done twice:
+# distribution, which are installed when root: python3-venv and haproxy (`test`: and those that
+# hosts() and browser() name). Nothing is done twice:
 # a stamp in .venv remembers which version of each requirements file is installed.
 set -eu
 cd "$(dirname "$0")/.."
@@ -90,6 +91,25 @@ alerting() { # Prometheus, for the tests of the alerts: unpacked and not install
   fi
 }
 
+browser() { # Chromium, and axe, which its tests put into the pages; without them those are skipped
+  for pair in chromium:chromium chromedriver:chromium-driver npm:npm; do
+    command -v "${pair%%:*}" >/dev/null 2>&1 && continue
+    { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; } || return 0
+    apt-get update >>"$log" 2>&1 || true
+    if ! apt-cache show "${pair#*:}" >>"$log" 2>&1; then # Ubuntu has no Chromium outside of snap
+      say "There is no package ${pair#*:} here; the tests of the pages are skipped."
+      return 0
+    fi
+    apt_install "${pair#*:}"
+  done
+  cmp -s tests/axe/package-lock.json .run/axe/ready && return
+  say "Installing tests/axe …"
+  rm -rf .run/axe && mkdir -p .run/axe
+  cp tests/axe/package.json tests/axe/package-lock.json .run/axe
+  quietly "Installing tests/axe" npm ci --prefix .run/axe --ignore-scripts --no-audit
+  cp tests/axe/package-lock.json .run/axe/ready
+}
+
 supply() { # the tools that look after what is installed, in an environment of their own
   file=deploy/requirements-supply.txt
   cmp -s "$file" .run/supply/.installed && return
@@ -120,6 +140,7 @@ if [ "${1:-}" = test ]; then
   require tests/requirements.txt
   require tests/requirements-model.txt --no-deps
   hosts
+  browser
   alerting
   supply
 fi

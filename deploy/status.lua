@@ -1,51 +1,14 @@
--- What the balancer knows that HAProxy has no figure of its own for: requests refused, by reason
--- and tier, with the seconds of audio they carried; and the plain text of /lb-status.
+-- What the balancer says of itself and of its workers: to people and scripts (/lb-status), to the
+-- page /status (/status/figures), and to Prometheus what HAProxy has no figure of its own for.
 
-local REASONS = { "busy", "queue_full", "deadline", "no_worker", "worker_failed", "worker_timeout",
-                  "draining", "not_ready", "no_room", "rate_limit" }
-local TIERS = { "realtime", "deferred" }
+local answers = require("answers")
+local history = require("history")
+local json = require("json")
+local limits = require("limits")
+local refusals = require("refusals")
+local workers = require("workers")
 
--- Since this process started; a reload starts anew, as with all of HAProxy's counters.
-local requests, seconds = {}, {}
-for _, reason in ipairs(REASONS) do
-  requests[reason], seconds[reason] = {}, {}
-  for _, tier in ipairs(TIERS) do
-    requests[reason][tier], seconds[reason][tier] = 0, 0
-  end
-end
-
--- The length of a WAV file from a request's first bytes, in seconds; 0 where that is not known.
--- `bytes` is the size of the whole body: streamed files say a wrong length of their own.
-local function wav_seconds(head, bytes)
-  local riff = head:find("RIFF....WAVE")
-  local fmt = riff and head:find("fmt ", riff, true)
-  local data = fmt and head:find("data", fmt + 24, true)
-  if not data or data + 7 > #head then
-    return 0
-  end
-  local bytes_per_s = string.unpack("<I4", head, fmt + 16)
-  local length = string.unpack("<I4", head, data + 4)
-  local rest = bytes - (data + 7)
-  if bytes_per_s == 0 or rest < 0 then
-    return 0
-  end
-  return math.min(length == 0 and rest or length, rest) / bytes_per_s
-end
-
--- Counts the refusal of this request; the answer is its seconds of audio, for the log.
-core.register_fetches("count_refusal", function(txn)
-  local reason, tier = txn:get_var("txn.refused"), txn:get_var("txn.tier") or "realtime"
-  local audio_s = wav_seconds(txn:get_var("txn.head") or "", txn:get_var("txn.bytes") or 0)
-  local counts = requests[reason]
-  if counts then
-    counts[tier] = counts[tier] + 1
-    seconds[reason][tier] = seconds[reason][tier] + audio_s
-  end
-  return string.format("%.2f", audio_s)
-end)
-
-local function answer(applet, content_type, lines)
-  local body = table.concat(lines, "\n") .. "\n"
+local function answer(applet, content_type, body)
   applet:set_status(200)
   applet:add_header("content-type", content_type)
   applet:add_header("content-length", #body)
@@ -57,79 +20,70 @@ end
 -- Prometheus' text form.
 core.register_service("refusals", "http", function(applet)
   local lines = {}
-  local function family(name, help, counts)
+  local function family(name, help, figure)
     lines[#lines + 1] = "# HELP " .. name .. " " .. help
     lines[#lines + 1] = "# TYPE " .. name .. " counter"
-    for _, reason in ipairs(REASONS) do
-      for _, tier in ipairs(TIERS) do
-        lines[#lines + 1] = string.format('%s{reason="%s",tier="%s"} %.15g', name, reason, tier,
-                                          counts[reason][tier])
-      end
+    for _, one in ipairs(refusals.all()) do
+      lines[#lines + 1] = string.format('%s{reason="%s",tier="%s"} %.15g', name, one.reason,
+                                        one.tier, one[figure])
     end
   end
-  family("transcription_pool_refused_total", "Why were clients told to come again?", requests)
+  family("transcription_pool_refused_total", "Why were clients told to come again?", "requests")
   family("transcription_pool_refused_audio_seconds_total",
-         "How much audio did they carry (WAV only)?", seconds)
-  answer(applet, "text/plain; version=0.0.4", lines)
+         "How much audio did they carry (WAV only)?", "audio_s")
+  lines[#lines + 1] = "# HELP transcription_pool_key_refused_total Which limits do keys meet?"
+  lines[#lines + 1] = "# TYPE transcription_pool_key_refused_total counter"
+  for _, one in ipairs(limits.refused()) do
+    lines[#lines + 1] = string.format('transcription_pool_key_refused_total{key="%s",reason="%s"} %d',
+                                      one.key, one.reason, one.requests)
+  end
+  answer(applet, "text/plain; version=0.0.4", table.concat(lines, "\n") .. "\n")
 end)
 
--- Why a worker takes no requests, as its last health check found.
-local function trouble(stats)
-  if stats.last_chk and stats.last_chk ~= "" then
-    return stats.last_chk
+-- A line for a person about one worker.
+local function in_words(worker)
+  if worker.reason then
+    return string.format("%s: %s. %s", worker.name, worker.state, worker.reason)
   end
-  return stats.check_desc or "not checked yet"
+  return string.format("%s: %s, %d of %d slots", worker.name, worker.state, worker.used,
+                       worker.slots)
 end
 
 core.register_service("status", "http", function(applet)
-  local backend = core.backends["workers"]
-  local names, workers = {}, {}
-  local up, inside, free = 0, 0, 0
-  for name in pairs(backend.servers) do
-    names[#names + 1] = name
-  end
-  table.sort(names, function(one, other)
-    if #one ~= #other then return #one < #other end
-    return one < other
-  end)
-  for _, name in ipairs(names) do
-    local stats = backend.servers[name]:get_stats()
-    local used, slots = tonumber(stats.scur) or 0, tonumber(stats.slim) or 0
-    inside = inside + used
-    if stats.status:find("^UP") or stats.status == "no check" then
-      up, free = up + 1, free + math.max(0, slots - used)
-      workers[#workers + 1] = string.format("%s: up, %d of %d slots", name, used, slots)
-    elseif stats.status:find("^DOWN") then
-      workers[#workers + 1] = string.format("%s: down. %s", name, trouble(stats))
-    else
-      workers[#workers + 1] = string.format("%s: %s, %d of %d slots", name, stats.status:lower(),
-                                            used, slots)
-    end
-  end
+  local all, queues = workers.all(), workers.queues()
+  local totals = workers.totals(all)
   local lines = {
     "Load Balancer Status: Active",
-    string.format("Workers: %d of %d up", up, #names),
-    "Requests in progress: " .. inside,
-    "Free slots: " .. free,
-    "Queue: " .. (backend:get_stats().qcur or 0),
-    "Deferred queue: " .. (core.backends["gate"]:get_stats().qcur or 0),
+    string.format("Workers: %d of %d up", totals.up, #all),
+    "Requests in progress: " .. totals.inside,
+    "Free slots: " .. totals.free,
+    "Queue: " .. queues.queue,
+    "Deferred queue: " .. queues.deferred,
   }
-  for _, line in ipairs(workers) do
-    lines[#lines + 1] = line
+  for _, worker in ipairs(all) do
+    lines[#lines + 1] = in_words(worker)
   end
-  local all, audio_s, refused = 0, 0, {}
-  for _, reason in ipairs(REASONS) do
-    for _, tier in ipairs(TIERS) do
-      local count = requests[reason][tier]
-      if count > 0 then
-        all, audio_s = all + count, audio_s + seconds[reason][tier]
-        refused[#refused + 1] = string.format("  %s, %s: %d", reason, tier, count)
-      end
+  local requests, audio_s, refused = 0, 0, {}
+  for _, one in ipairs(refusals.all()) do
+    if one.requests > 0 then
+      requests, audio_s = requests + one.requests, audio_s + one.audio_s
+      refused[#refused + 1] = string.format("  %s, %s: %d", one.reason, one.tier, one.requests)
     end
   end
-  lines[#lines + 1] = string.format("Refused: %d, with %.1f s of audio", all, audio_s)
-  for _, line in ipairs(refused) do
-    lines[#lines + 1] = line
+  lines[#lines + 1] = string.format("Refused: %d, with %.1f s of audio", requests, audio_s)
+  table.move(refused, 1, #refused, #lines + 1, lines)
+  answer(applet, "text/plain; charset=utf-8", table.concat(lines, "\n") .. "\n")
+end)
+
+core.register_service("figures", "http", function(applet)
+  local all = workers.all()
+  local refused = {}
+  for _, one in ipairs(refusals.all()) do
+    if one.requests > 0 then refused[#refused + 1] = one end
   end
-  answer(applet, "text/plain; charset=utf-8", lines)
+  answer(applet, "application/json", json.encode({
+    time_s = core.now().sec, workers = all, totals = workers.totals(all),
+    queues = workers.queues(), refused = refused, faults = answers.faults(),
+    history = history.all(),
+  }))
 end)

@@ -23,7 +23,9 @@ import httpx
 import openai
 import pytest
 
+from app.allowance import Allowance
 from app.config import ROOT
+from app.keys import digest, read
 from tests import models
 from tests.recordings import recording, wav
 from tests.stack import until
@@ -217,6 +219,36 @@ def test_playbooks_are_clean():
     assert checked.returncode == 0, checked.stdout
 
 
+def test_inventorys_keys_become_hashes(tmp_path):
+    """By the role's own task, on this machine; read by what reads them on a host."""
+    named = {"name": "meetings", "key": "its-key", "requests_per_minute": 600}
+    play = {
+        "hosts": "localhost", "connection": "local", "gather_facts": False,
+        "tasks": [{"ansible.builtin.include_role": {"name": "service", "tasks_from": "keys"}}],
+    }  # fmt: skip
+    (tmp_path / "play.json").write_text(json.dumps([play]))
+    own = {
+        "service_api_keys": ["first", named, "second"], "service_config": str(tmp_path),
+        "service_user": "root", "ansible_python_interpreter": sys.executable,
+    }  # fmt: skip
+
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,",
+         tmp_path / "play.json", "--extra-vars", json.dumps(own), "--diff", "-vvv"],
+        env=os.environ | {"ANSIBLE_ROLES_PATH": str(ANSIBLE / "roles"), "ANSIBLE_NOCOLOR": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout
+    found = {key.name: key for key in read(tmp_path / "keys.json")}
+    assert set(found) == {"key-1", "meetings", "key-3"}
+    assert found["key-1"].scopes == ("transcribe", "admin")
+    assert found["meetings"].hashes == (digest("its-key"),)
+    assert found["meetings"].scopes == ("transcribe",)
+    assert found["meetings"].allowance == Allowance(requests_per_minute=600)
+    assert digest("its-key").hex() not in done.stdout
+
+
 def test_first_run_serves(fleet):
     assert fleet.first.code == 0, fleet.first.text
     assert "cold-hearted" in fleet.text(fleet.url())
@@ -248,9 +280,10 @@ def test_workers_are_for_the_balancers_alone(fleet):
 
 
 def test_secrets_are_for_the_service_alone(fleet):
-    assert (
-        fleet.on("gpu1", "stat -c '%a %U %G' /etc/transcription/keys") == "640 root transcription"
-    )
+    named = "/etc/transcription/keys.json"
+    assert fleet.on("gpu1", f"stat -c '%a %U %G' {named}") == "640 root transcription"
+    assert digest(KEY).hex() in fleet.on("gpu1", f"cat {named}")
+    assert fleet.on("gpu1", f"grep -rl {KEY} /etc/transcription || true") == ""
     assert KEY not in fleet.on("gpu1", "ps axeww; systemctl show transcription.service")
     assert KEY not in fleet.first.text
 

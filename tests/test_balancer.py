@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,11 +15,13 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.api.pages import FOLDER, POLICY, TYPES
 from app.config import Config, ConfigError
 from tests import models
 from tests.chaos import Victim
@@ -89,17 +92,22 @@ def test_each_key_has_its_limit(client):
 
     assert codes == [200] * LIMIT + [429] * 2
     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
-    assert refused.headers["retry-after"] == "5"
+    assert told_to_come_again(refused) == 5
     assert send(client, "another").status_code == 200
     assert client.get("/health").status_code == 200
 
 
-def test_stats_page_asks_for_its_password(guarded):
-    page = f"http://127.0.0.1:{guarded.settings['STATS_PORT']}/metrics"
+@pytest.mark.parametrize(
+    ("path", "word"), [("/", "Statistics Report"), ("/metrics", "haproxy_"),
+                       ("/metrics/refused", "pool_refused"), ("/status", "<!doctype html>"),
+                       ("/status/figures", '"workers":')],
+)  # fmt: skip
+def test_stats_page_asks_for_its_password(guarded, path, word):
+    page = f"http://127.0.0.1:{guarded.settings['STATS_PORT']}{path}"
 
     assert httpx.get(page).status_code == 401
     assert httpx.get(page, auth=("operator", "guess")).status_code == 401
-    assert "haproxy_" in httpx.get(page, auth=("operator", "open sesame")).text
+    assert word in httpx.get(page, auth=("operator", "open sesame")).text
     assert "sesame" not in guarded.log
 
 
@@ -131,6 +139,30 @@ def refusals(running: Stack, metric: str = "requests") -> dict[tuple[str, str], 
     return {(one.labels["reason"], one.labels["tier"]): one.value for one in samples if one.value}
 
 
+def read(name: str) -> str:
+    """A file that pages are made of."""
+    return (FOLDER / name).read_text()
+
+
+def told_to_come_again(answer: httpx.Response) -> int:
+    """The seconds that an answer names, in the three ways that clients read."""
+    seconds = int(answer.headers["retry-after"])
+    assert answer.headers["retry-after-ms"] == str(seconds * 1000)
+    assert answer.headers["x-should-retry"] == "true"
+    return seconds
+
+
+def figures(running: Stack) -> dict[str, Any]:
+    """What the page /status reads."""
+    return dict(httpx.get(running.url + "/status/figures").json())
+
+
+def done(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
+    """What was counted between two readings."""
+    old, new = before["history"][-1], after["history"][-1]
+    return {name: new[name] - old[name] for name in new}
+
+
 def status(running: Stack) -> list[str]:
     return httpx.get(running.url + "/lb-status").text.splitlines()
 
@@ -155,12 +187,12 @@ class TestFailFast:
 
             refused = post(running, WINDOW, "deferred")
             assert refused.status_code == 503
-            assert refused.headers["retry-after"] == "1"
+            assert told_to_come_again(refused) == 1
             assert "x-refused" not in refused.headers
             assert post(running, WINDOW).status_code == 200
             also_busy = background.submit(post, running, LONG)
             assert until(lambda: running.metric(1, "transcription_slots_in_use") == 2)
-            assert post(running, WINDOW).status_code == 503
+            assert told_to_come_again(post(running, WINDOW)) == 1
             assert "w1: up, 2 of 2 slots" in status(running)
             assert busy.result().status_code == also_busy.result().status_code == 200
         assert post(running, WINDOW, "deferred").status_code == 200
@@ -178,6 +210,55 @@ class TestFailFast:
         assert float(refusals_in_log(running)[0]["refused_audio_s"]) == pytest.approx(
             seconds, abs=0.01
         )
+
+    def test_figures_are_those_of_the_balancer_and_of_the_workers(self, running):
+        heard = running.metric(1, "transcription_audio_seconds_total")
+        assert until(lambda: abs(figures(running)["history"][-1]["audio_s"] - heard) < 0.1)
+        before = figures(running)
+        (worker,) = before["workers"]
+        assert (worker["name"], worker["state"], worker["slots"]) == ("w1", "up", 2)
+        assert before["totals"] == {"up": 1, "inside": 0, "free": 2, "slots": 2}
+
+        assert post(running, WINDOW).status_code == 200
+        bad = [post(running, b"no audio") for _ in range(2)]
+
+        seconds = recording("goforward_16k.wav").seconds
+        assert until(lambda: done(before, figures(running))["audio_s"] >= seconds - 0.1)
+        after = figures(running)
+        counted = done(before, after)
+        assert (counted["answered"], counted["failed"], counted["refused"]) == (1, 2, 0)
+        assert counted["audio_s"] == pytest.approx(seconds, abs=0.11)
+        assert 0 < counted["took_s"] < 60
+        assert counted["busy_s"] > 0
+        newest = after["faults"][0]
+        assert (newest["status"], newest["code"], newest["worker"]) == (400, "invalid_value", "w1")
+        assert newest["times"] == 2
+        assert newest["id"] == bad[-1].headers["x-request-id"]
+        assert not [one for one in after["faults"] if one["code"] == "busy"], "that is load"
+
+    def test_figures_are_no_clients_headers(self, running):
+        for answer in (httpx.get(running.url + "/health"), post(running, b"no audio")):
+            assert {"x-figures", "x-error"}.isdisjoint(answer.headers)
+        assert "x-figures" in httpx.get(running.worker_url(1) + "/health").headers
+
+    def test_balancer_serves_every_part_of_the_page(self, running):
+        page = httpx.get(running.url + "/status")
+        parts = set(re.findall(r'(?:src|href)="(/status[^"]+)"', page.text))
+        for part in ("status.js", "figures.js", "chart.js"):
+            parts |= {"/status/" + name for name in re.findall(r'from "./(.+?)"', read(part))}
+
+        for path in ("/status", *sorted(parts)):
+            answer = httpx.get(running.url + path)
+            assert answer.status_code == 200, path
+            assert answer.headers["content-security-policy"] == POLICY
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["referrer-policy"] == "no-referrer"
+            if path != "/status":
+                assert answer.text == read(path.rpartition("/")[2])
+                assert answer.headers["content-type"] == TYPES["." + path.rpartition(".")[2]]
+        assert len(parts) >= 7
+        assert httpx.get(running.url + "/status/pages.py").status_code == 404
+        assert httpx.post(running.url + "/status").status_code == 405
 
     @pytest.mark.parametrize("length", [2**27, 2**32, 2**40])
     def test_upload_that_announces_too_much_is_refused_before_it_is_sent(self, running, length):
@@ -227,7 +308,11 @@ class TestQueue:
             assert until(lambda: "Queue: 3" in status(running))
             full = post(running, WINDOW)
             assert full.status_code == 503
+            assert told_to_come_again(full) == 1
             assert time.monotonic() - began < 1.5
+            for one in late:
+                if one.result().status_code == 503:
+                    assert told_to_come_again(one.result()) == 1
             codes = [one.result().status_code for one in late]
             waited_s = time.monotonic() - began
             for one in slow:
@@ -284,6 +369,10 @@ def test_pool_without_workers_says_so(tmp_path):
         refused = post(running, WINDOW)
 
         assert refused.status_code == 503
-        assert refused.headers["retry-after"]
+        assert told_to_come_again(refused) == 1
+        assert told_to_come_again(httpx.get(running.url + "/health")) == 1
         assert refusals(running) == {("no_worker", "realtime"): 1}
+        assert figures(running)["faults"][0]["code"] == "no_worker"
+        assert "MODEL_SIZE: the folder" in figures(running)["workers"][0]["reason"]
+        assert httpx.get(running.url + "/status").status_code == 200
         assert "Workers: 0 of 1 up" in status(running)

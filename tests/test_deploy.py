@@ -76,8 +76,11 @@ def is_comment(line: str) -> bool:
 def test_balancers_defaults_are_the_settings_own(monkeypatch):
     """A number that stands in the file is the setting's default, by the setting's name."""
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
+    monkeypatch.setattr("resource.getrlimit", lambda limit: (1 << 20, 1 << 20))
     pool = Pool(Config())
-    environment = pool.environment() | {"RUN_DIR": "/run/haproxy", "LUA_DIR": "deploy"}
+    environment = pool.environment() | {
+        "RUN_DIR": "/run/haproxy", "LUA_DIR": "deploy", "PAGES_DIR": "app/api/pages"
+    }  # fmt: skip
     used = dict(re.findall(r"\$\{([A-Z_]+)-([^}]*)\}", BALANCER_CONF.read_text()))
 
     assert used == {name: environment[name] for name in used}

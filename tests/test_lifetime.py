@@ -5,20 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 
 from app.config import ROOT
+from app.pool import children
+from app.starts import Starts
 from tests import models
 from tests.client import TRANSCRIPTIONS, form
-from tests.recordings import long_recording, recording, wav
+from tests.load import cores
+from tests.recordings import long_recording, recording, wav, wav_header
 from tests.stack import alive, bare_environment, descendants, ports, until
 
 AUSTEN = recording("austen_0890.wav").path.read_bytes()
@@ -59,6 +64,11 @@ class Worker:
             line for line in text.splitlines() if line.startswith((name + " ", name + "{"))
         ]  # fmt: skip
         return sum(float(line.rsplit(" ", 1)[1]) for line in values)
+
+    def process_id(self) -> int:
+        """The process that holds the model: Gunicorn's one child."""
+        (pid,) = children(self.process.pid)
+        return pid
 
     def post(self, content: bytes = AUSTEN, **fields: str) -> httpx.Response:
         return httpx.post(
@@ -154,13 +164,37 @@ def test_many_clients_that_leave_at_random_leave_nothing_behind():
         assert open_sockets(busy) <= 8
 
 
+def test_upload_that_kills_its_decoder_is_a_400_and_nothing_else():
+    """In the middle of a long decode; a live window beside it does not notice."""
+    head = bytearray(wav_header(60_000_000, rate=8_000))
+    head[20:22], head[28:36] = b"\6\0", struct.pack("<IHH", 8_000, 1, 8)  # 2 h of a-law
+    upload = bytes(head) + bytes(60_000_000)
+    with worker() as hurt:
+        answers: list[httpx.Response] = []
+        long = threading.Thread(target=lambda: answers.append(hurt.post(upload)))
+        pid = hurt.process_id()
+        (nursery,) = children(pid)
+        long.start()
+        assert until(lambda: [one for one in children(nursery) if cores.own(one) > 0.2], 60)
+        os.kill(next(one for one in children(nursery) if cores.own(one) > 0.2), signal.SIGSEGV)
+        live = hurt.post()
+        long.join(60)
+
+        assert answers[0].status_code == 400
+        assert answers[0].json()["error"]["param"] == "file"
+        assert live.status_code == 200
+        assert hurt.process_id() == pid
+        assert hurt.metric("transcription_decoders_ended_total") == 1
+        assert hurt.metric("transcription_slots_in_use") == 0
+    assert until(lambda: "an upload cost its decoder: ended by SIGSEGV" in "".join(hurt.lines), 5)
+
+
 def thread_count(running: Worker) -> int:
-    (pid,) = descendants(running.process.pid)
-    return len(os.listdir(f"/proc/{pid}/task"))
+    return len(os.listdir(f"/proc/{running.process_id()}/task"))
 
 
 def open_sockets(running: Worker) -> int:
-    (pid,) = descendants(running.process.pid)
+    pid = running.process_id()
     return sum(is_socket(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
 
 
@@ -209,8 +243,7 @@ def test_worker_without_its_model_stays_and_says_why(tmp_path):
 def test_killed_worker_takes_its_port_with_it():
     """Supervisor starts a fresh one; nobody meets a master whose worker is still loading."""
     with worker() as killed:
-        (child,) = descendants(killed.process.pid)
-        os.kill(child, signal.SIGKILL)
+        os.kill(killed.process_id(), signal.SIGKILL)
 
         killed.process.wait(10)
         assert killed.health() is None
@@ -218,11 +251,12 @@ def test_killed_worker_takes_its_port_with_it():
 
 def test_killed_master_leaves_no_orphan():
     with worker() as orphaned:
-        (child,) = descendants(orphaned.process.pid)
+        below = descendants(orphaned.process.pid)
+        assert len(below) >= 2, "the worker and its nursery of decoders"
         orphaned.process.kill()
         orphaned.process.wait(10)
 
-        assert until(lambda: not alive(child), 5)
+        assert until(lambda: not any(map(alive, below)), 5)
 
 
 @pytest.mark.parametrize(
@@ -237,6 +271,29 @@ def test_bad_setting_stops_the_worker_with_its_sentence(settings, sentence):
         assert refused.process.wait(30) != 0
         assert until(lambda: sentence in "".join(refused.lines), 5)
     assert "Traceback" not in "".join(refused.lines)
+
+
+def test_file_of_keys_that_cannot_be_used_ends_the_worker_with_its_sentence(tmp_path):
+    """Which the balancer tells, once the worker waits before its next start."""
+    sentence = "Makefile: line 1 is not JSON"
+    with worker(ready=False, API_KEYS_FILE="Makefile", RUN_DIR=str(tmp_path)) as refused:
+        assert refused.process.wait(30) != 0
+        assert until(lambda: sentence in "".join(refused.lines), 5)
+    assert "Traceback" not in "".join(refused.lines)
+    again = Starts(tmp_path / "worker_1.starts")
+    again.begin()
+    assert sentence in again.reason
+
+
+def test_worker_tells_nobody_that_it_runs(tmp_path):
+    """onnxruntime would keep an identifier in the folder for temporary files, and send reports."""
+    home = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    with worker(**home) as silent:
+        assert silent.post().status_code == 200
+        environment = Path(f"/proc/{silent.process.pid}/environ").read_bytes()
+
+        assert b"CI=" not in environment, "which alone would keep onnxruntime silent"
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_gpu_of_a_worker_is_set_before_anything_is_loaded():

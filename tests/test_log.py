@@ -70,6 +70,7 @@ def test_form_is_chosen(monkeypatch, form, is_json):
 def test_request_of_a_running_pool(stack):
     """One line with the request's id, tier, seconds of audio and stages; never its text or key."""
     content = wav(recording("goforward_16k.wav").waveform())
+    said_before = len(stack.lines)
     answer = httpx.post(
         stack.url + TRANSCRIPTIONS,
         data={"model": "whisper-1", "prompt": "a confidential prompt"},
@@ -95,4 +96,22 @@ def test_request_of_a_running_pool(stack):
     said = [word for word in answer.json()["text"].split() if len(word) > 3]
     assert said
     for secret in (*said, "confidential", "private-name"):
-        assert secret not in stack.log
+        assert secret not in "".join(stack.lines[said_before:])
+
+
+@pytest.mark.parametrize(
+    ("said", "logged"),
+    [
+        ("Invalid request from ip=::1: Invalid header: 'X-API Key: sk-1'", "ip=::1"),
+        ("Error handling request GET /v1/models?api_key=sk-1&x", "GET /v1/models"),
+        ("Worker exiting (pid: 7)", "(pid: 7)"),
+    ],
+)
+def test_gunicorns_words_quote_no_query_and_no_header(said, logged):
+    """Either may hold a key."""
+    record = logging.makeLogRecord({"msg": said, "levelno": logging.WARNING})
+
+    assert log.RequestsUnquoted().filter(record)
+
+    assert "sk-1" not in record.getMessage()
+    assert record.getMessage().endswith(logged)

@@ -324,6 +324,10 @@ def test_keys_are_asked_for_through_the_balancer(tmp_path):
             answer = right.audio.transcriptions.create(file=AUSTEN.path, model="whisper-1")
         assert words(answer.text) == words(SENTENCE)
         assert "secret" not in guarded.log
+        hidden = httpx.get(guarded.url + "/status/figures")
+        assert (hidden.status_code, hidden.json()["error"]["code"]) == (403, "figures_not_public")
+        own = f"http://127.0.0.1:{guarded.settings['STATS_PORT']}/status/figures"
+        assert httpx.get(own).json()["faults"][0]["code"] == "invalid_api_key"
         for pid in guarded.processes():
             assert "secret" not in " ".join(proc(pid, "cmdline")), "in the process list"
 
@@ -449,6 +453,8 @@ class TestPoolCommands:
             ({"DEVICE": "cuda"}, "DEVICE is cuda and no CUDA GPU is visible"),
             ({"MODEL_SIZE": "gigantic"}, "MODEL_SIZE is 'gigantic'"),
             ({"MODEL_SIZE": "/nowhere"}, "the folder /nowhere holds no complete"),
+            ({"API_KEYS_FILE": "/nowhere"}, "API_KEYS_FILE: /nowhere cannot be read"),
+            ({"API_KEYS_FILE": "Makefile"}, "Makefile: line 1 is not JSON"),
             ({"RUN_DIR": "/proc/nowhere"}, "RUN_DIR: /proc/nowhere cannot be written"),
             ({"RUN_DIR": "/tmp/" + "long/" * 20}, "too long for a socket"),
         ],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app.api.body import PIECE_BYTES
 from app.api.fields import Field
 from app.audio.limits import Limits
 from app.errors import InvalidRequest, NoRoom, UnsupportedBody
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-READ_BYTES = 64 * 1024
 SPOOL_BYTES = 2 * 1024 * 1024  # larger uploads go to disk; a 30 s window of WAV stays in memory
 MAX_FIELD_BYTES = 256 * 1024  # all the text fields of a form together
 MAX_PARTS = 200
@@ -84,7 +84,7 @@ class Form:
         parser = MultipartParser(boundary, parts.callbacks(), max_size=math.inf)
         n_bytes = 0
         try:
-            while chunk := body.read(READ_BYTES):
+            while chunk := body.read(PIECE_BYTES):
                 n_bytes += len(chunk)
                 limits.check_bytes(n_bytes)
                 parser.write(chunk)

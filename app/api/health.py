@@ -11,6 +11,8 @@ import prometheus_client
 from app import __version__
 from app.config import Config
 from app.engine.engine import Engine
+from app.errors import NotFound
+from app.figures import HEADER, figures
 from app.starts import header_text
 
 
@@ -26,8 +28,10 @@ class Health:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         unready = self._engine.unready
-        # For the balancer, whose health check reads no body: this is a worker, and what it lacks.
+        # For the balancer, whose health check reads no body: that this is a worker, what it does,
+        # and what it lacks.
         resp.set_header("X-Worker", str(self._config.worker_id))
+        resp.set_header(HEADER, figures(self._engine))
         body: dict[str, Any] = {
             "status": "healthy" if unready is None else "unhealthy",
             "worker_id": str(self._config.worker_id),
@@ -74,8 +78,11 @@ class Service:
 
 class Metrics:
     """GET: Prometheus text. Workers listen on the loopback address and the balancer does not
-    pass this route on, so only the machine itself reads it."""
+    pass this route on, so only the machine itself reads it; the header is for a spelling of the
+    path that the balancer does not know."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        if req.get_header("X-Outside"):
+            raise NotFound("There is nothing at this path.")
         resp.data = prometheus_client.generate_latest()
         resp.content_type = prometheus_client.CONTENT_TYPE_LATEST

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 import logging
 import re
 import time
 import uuid
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import falcon
 
 from app import log
+from app.allowance import COUNTED
+from app.api.body import RequestBody
+from app.api.caller import Caller
 from app.api.events import EventStream
 from app.api.spans import Spans
-from app.config import Config
-from app.errors import Unauthorized
+from app.errors import Forbidden, KeyInUrl, ServiceError, Unauthorized
+from app.keys import Keyring
+from app.slow_clients import SlowClients
 
 logger = logging.getLogger(__name__)
 
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 LEFTOVERS_S = 5.0
-READ_BYTES = 64 * 1024
+BEARER = re.compile(r"bearer +([^ ].*)", re.IGNORECASE | re.DOTALL)
+# Names under which clients put a key into a URL.
+KEY_NAMES = re.compile(
+    r"(x[-_]?)?((api|access|auth|secret|bearer|client)[-_]?)?(key|token|secret)|authorization|bearer",
+    re.IGNORECASE,
+)
 QUIET_PATHS = ("/health", "/metrics")  # asked every second
 
 
@@ -57,36 +63,57 @@ class RequestId:
             ended()
 
 
-class Leftovers:
-    """Reads what is left of a body that was refused before its end.
+class Bodies:
+    """Gives every request its body, and reads what is left of one that was refused before its end.
 
     A connection that is closed while its client still sends is reset, and the answer is lost on
     the way; the client then sees no reason.
     """
+
+    def __init__(self) -> None:
+        self._slow_clients = SlowClients()
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        connection = req.env.get("gunicorn.socket")
+        req.context.body = RequestBody(req.stream, connection, self._slow_clients)
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool
     ) -> None:
         if req.method != "POST" or resp.status_code < 400:
             return
+        body: RequestBody = req.context.body
         ends = time.monotonic() + LEFTOVERS_S
-        with contextlib.suppress(OSError, EOFError):  # the client has left
-            while time.monotonic() < ends and req.stream.read(READ_BYTES):
+        with contextlib.suppress(ServiceError):  # it has left, or is slow
+            while (left_s := ends - time.monotonic()) > 0 and body.read(seconds=left_s):
                 pass
 
 
 class Keys:
-    """Asks for a key before any of the body is read.
+    """Asks for a key before any of the body is read, and for the scope that a resource needs.
+
+    A resource says what it needs with `needs_scope = "transcribe"`, or `"admin"`; one that says
+    nothing is for everyone, and where no key is configured all of them are.
 
     Args:
-        config: its keys and the file of further ones; neither: every request passes.
+        keyring: the keys that are valid.
+        patience_s: after how many seconds a request beyond a key's limit of requests at once may
+            come again.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._asks = config.asks_for_key
-        # Hashed to one length, so that comparing tells nothing about a key, not even that.
-        self._settings_keys = [digest(key) for key in config.keys]
-        self._file = KeyFile(Path(config.api_keys_file)) if config.api_keys_file else None
+    def __init__(self, keyring: Keyring, patience_s: int) -> None:
+        self._keyring = keyring
+        self._patience_s = patience_s
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        req.context.caller = Caller()
+        # Not looked at, so that the answer says nothing of it: wrong or right, it is known to
+        # every proxy on the way.
+        if any(KEY_NAMES.fullmatch(name) for name in req.params):
+            raise KeyInUrl(
+                "A key in the URL is not accepted, since URLs are logged on the way. Send it as "
+                "Authorization: Bearer, and replace the one that was sent."
+            )
 
     def process_resource(
         self,
@@ -95,54 +122,33 @@ class Keys:
         resource: object,
         params: dict[str, Any],
     ) -> None:
-        if not self._asks or not getattr(resource, "needs_key", False):
+        scope = getattr(resource, "needs_scope", None)
+        if scope is None or not self._keyring.asks:
             return
-        sent = digest(sent_key(req))
-        keys = self._settings_keys + (self._file.keys() if self._file else [])
-        # All of them, so that the time does not tell which one it was.
-        if not sum(hmac.compare_digest(sent, key) for key in keys):
+        key = self._keyring.find(sent_key(req))
+        if key is None:
             raise Unauthorized("The API key is missing or wrong.")
+        counted = req.get_header(COUNTED)
+        req.context.caller = Caller(key, counted is not None)
+        if scope not in key.scopes:
+            raise Forbidden(scope)
+        if counted is not None:
+            key.allowance.check(counted, self._patience_s)
 
-
-class KeyFile:
-    """Keys that change while the worker runs: one a line, read anew when the file is another.
-
-    Threads may ask at the same time: the pair of stamp and keys is replaced as one.
-
-    Args:
-        path: the file; one that cannot be read leaves the keys as they were.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read: tuple[object, list[bytes]] = (None, [])
-
-    def keys(self) -> list[bytes]:
-        """The hashes of the file's keys."""
-        stamp, keys = self._read
-        try:
-            found = self._path.stat()
-            now = (found.st_mtime_ns, found.st_size, found.st_ino)
-            if now != stamp:
-                lines = self._path.read_text().splitlines()
-                keys = [digest(line.strip()) for line in lines if line.strip()]
-                self._read = (now, keys)
-                logger.info("%s read: %d keys", self._path, len(keys))
-        except OSError as error:
-            if stamp != "unreadable":
-                logger.error("API_KEYS_FILE: %s cannot be read (%s)", self._path, error.strerror)
-                self._read = ("unreadable", keys)
-        return keys
+    def process_response(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool
+    ) -> None:
+        caller: Caller = req.context.caller
+        caller.answered(resp.status_code)
+        resp.set_headers(caller.headers(resp.status_code))
 
 
 def sent_key(req: falcon.Request) -> str:
-    """The key a client sent, as a bearer or in a header of its own; empty: none."""
-    scheme, _, key = (req.get_header("Authorization") or "").partition(" ")
-    if scheme.lower() == "bearer":
-        return key.strip()
-    return (req.get_header("X-API-Key") or "").strip()
+    """The key a client sent, as a bearer or in a header of its own; empty: none.
 
-
-def digest(key: str) -> bytes:
-    """A key's hash."""
-    return sha256(key.encode()).digest()
+    deploy/haproxy.cfg reads them by the same rule: a key that the two read differently would
+    escape its limits.
+    """
+    if bearer := BEARER.fullmatch(req.get_header("Authorization") or ""):
+        return bearer[1]
+    return req.get_header("X-API-Key") or ""

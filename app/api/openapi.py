@@ -12,9 +12,11 @@ from app import __version__
 from app.api.fields import FIELDS, Field
 from app.errors import (
     EngineFailed,
+    Forbidden,
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
+    OverLimit,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -208,21 +210,22 @@ HEADERS: dict[str, tuple[str, Schema]] = {
 }
 AGAIN = ("Retry-After", "Retry-After-Ms", "X-Should-Retry")
 
-# What each status means, and the error that has it; 408 and 429 are the balancer's.
+# What each status means, and the error that has it; 408 is the balancer's.
 ERRORS: dict[int, str] = {
     InvalidRequest.status: "A field is missing or wrong, or the audio cannot be decoded.",
     Unauthorized.status: "The key is missing or wrong.",
+    Forbidden.status: "The key has not the scope that is needed here.",
     NotFound.status: "There is nothing at this path, or no such model.",
     MethodNotAllowed.status: "Not this method.",
     408: "The request did not arrive in time.",
     TooLarge.status: "Too many bytes, or too long a recording.",
     UnsupportedBody.status: "The body is not multipart/form-data.",
-    429: "Too many requests of one client in the last minute.",
-    EngineFailed.status: "A bug or a broken device.",
+    OverLimit.status: "One client's limit is reached: requests a minute or at once, or audio.",
+    EngineFailed.status: "A bug.",
     Unavailable.status: "Not now: busy, stopping, loading, or a worker failed.",
 }
-OF_AUDIO = (400, 401, 404, 408, 413, 415, 429, 500, 503)
-OF_THE_REST = (400, 401, 404, 500, 503)
+OF_AUDIO = (400, 401, 403, 404, 408, 413, 415, 429, 500, 503)
+OF_THE_REST = (400, 401, 403, 404, 500, 503)
 
 
 def errors(statuses: tuple[int, ...]) -> dict[str, Any]:
@@ -351,7 +354,7 @@ def paths() -> dict[str, Any]:
         "Service",
         "Whether requests can be served now",
         json_of("Health"),
-        (),
+        (400,),
         security=[],
     )
     health["get"]["responses"]["503"] = answer(ERRORS[503], json_of("Health"))
@@ -377,6 +380,10 @@ def paths() -> dict[str, Any]:
         ),
         "/docs": reading(
             "docs", "Service", "This document as a page", page, OF_THE_REST, security=[]
+        ),
+        "/playground": reading(
+            "playground", "Service", "A page to try it: a recording or a microphone, and the text",
+            page, OF_THE_REST, security=[],
         ),
     }  # fmt: skip
 
@@ -405,8 +412,13 @@ def document(asks_for_a_key: bool) -> dict[str, Any]:
         "components": {
             "schemas": SCHEMAS,
             "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "bearer": described(
+                    {"type": "http", "scheme": "bearer"},
+                    "a key with the scope `transcribe`; in the URL it is refused",
+                ),
+                "header": described(
+                    {"type": "apiKey", "in": "header", "name": "X-API-Key"}, "the same key"
+                ),
             },
         },
     }

@@ -9,6 +9,7 @@ from collections.abc import Generator
 import falcon
 
 from app import metrics
+from app.api.caller import Caller
 from app.api.disconnect import ClientWatch
 from app.api.events import EventStream
 from app.api.form import Form
@@ -36,7 +37,7 @@ class Transcriptions:
         task: `translate` on the translations route; None where the form may say.
     """
 
-    needs_key = True
+    needs_scope = "transcribe"
 
     def __init__(
         self,
@@ -55,15 +56,17 @@ class Transcriptions:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         spans: Spans = req.context.spans
+        caller: Caller = req.context.caller
         resp.set_header("X-Model", self._config.name)
         with Form() as form:
             self._limits.check_bytes(req.content_length or 0)
-            form.read(req.stream, req.content_type, self._limits)
+            form.read(req.context.body, req.content_type, self._limits)
             request = transcription_request(form, req.headers, self._config, self._task)
             spans.about({"tier": request.tier.value})
             self._check_model(request.model)
             spans.note("receive", spans.total_s)
-            segments = self._segments(request, req.env.get("gunicorn.socket"), spans)
+            connection = req.env.get("gunicorn.socket")
+            segments = self._segments(request, connection, spans, caller)
             if request.stream:
                 # The upload is read when the first event is there, so it may go with the form.
                 resp.stream = EventStream(segments, request.response_format == "verbose_json")
@@ -76,7 +79,11 @@ class Transcriptions:
         resp.content_type = written.content_type
 
     def _segments(
-        self, request: TranscriptionRequest, connection: socket.socket | None, spans: Spans
+        self,
+        request: TranscriptionRequest,
+        connection: socket.socket | None,
+        spans: Spans,
+        caller: Caller,
     ) -> Generator[Segment, None, Transcript]:
         """The request's segments as they are decoded, then its transcript.
 
@@ -96,6 +103,7 @@ class Transcriptions:
                 if seconds > LONG_S:
                     give_back_memory()
                 metrics.AUDIO_RECEIVED_SECONDS.labels(tier).inc(seconds)
+                caller.sent(seconds)
                 decoded = time.monotonic()
                 spans.note("decode", decoded - begin)
                 spans.about({"audio_s": round(seconds, 2)})
@@ -115,6 +123,7 @@ class Transcriptions:
             raise
         metrics.ANSWERS.labels("200", tier).inc()
         metrics.AUDIO_SECONDS.labels(tier).inc(seconds)
+        caller.transcribed(seconds)
         if seconds:
             metrics.REAL_TIME_FACTOR.labels(tier).observe((queued_s + ended - begin) / seconds)
         spans.observe()

@@ -21,7 +21,8 @@ TYPES = {
 # Nothing from any other host, and no script or style but the files here.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
 
 
@@ -45,6 +46,7 @@ class Pages:
             {
                 "Content-Security-Policy": POLICY,
                 "X-Content-Type-Options": "nosniff",
+                "Referrer-Policy": "no-referrer",
                 "Cache-Control": "no-cache",
             }
         )
@@ -74,7 +76,7 @@ class Description:
     """GET the API's description in OpenAPI's form."""
 
     def __init__(self, config: Config) -> None:
-        self._document: dict[str, Any] = document(bool(config.keys))
+        self._document: dict[str, Any] = document(config.asks_for_key)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         resp.media = self._document

@@ -1,15 +1,6 @@
 // Shows /openapi.json as a page. Everything is put in as text, never as markup.
-"use strict";
-
-const at = (id) => document.getElementById(id);
-
-/** An element with attributes and children; strings become text. */
-function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
+import { at, element } from "./dom.js";
+import { curl, python } from "./examples.js";
 
 /** Text in which `words between backticks` are code. */
 function prose(text) {
@@ -92,18 +83,10 @@ function operation(path, method, found) {
 
 /** The lines that a person can copy. */
 function examples(asksForKey) {
-  const base = `${location.origin}/v1`;
-  const key = asksForKey ? ' -H "Authorization: Bearer $KEY"' : "";
-  const curl = (further) =>
-    `curl${key} -F file=@recording.wav -F model=whisper-1 ${further} \\\n  ${base}/audio/transcriptions`;
-  at("curl").textContent = curl("-F response_format=text");
-  at("stream").textContent = curl("-F stream=true -N");
-  at("python").textContent = `from openai import OpenAI
-
-client = OpenAI(base_url="${base}", api_key="${asksForKey ? "KEY" : "any"}")
-with open("recording.wav", "rb") as file:
-    answer = client.audio.transcriptions.create(file=file, model="whisper-1")
-print(answer.text)`;
+  const wish = { name: "recording.wav", asksForKey };
+  at("curl").textContent = curl({ ...wish, format: "text" });
+  at("stream").textContent = curl({ ...wish, stream: true });
+  at("python").textContent = python({ ...wish, format: "json" });
   at("key").hidden = !asksForKey;
 }
 

@@ -1,0 +1,151 @@
+// Reads the balancer's figures every other second and shows them.
+import { draw } from "./chart.js";
+import { at, element, shape } from "./dom.js";
+import { Occupancy, brief, counted, duration, memory, percent, rates, shed, steps, verdict } from "./figures.js";
+
+const EVERY_MS = 2000;
+const PATIENCE_MS = 5000;
+const PLACES = 60; // steps of five seconds
+
+const occupancy = new Occupancy();
+let paused = false;
+let shown = 0; // when the figures on the page were read
+
+/** Put text in, and only where it is another: a screen reader speaks of changes alone. */
+function say(id, text) {
+  if (at(id).textContent !== text) at(id).textContent = text;
+}
+
+function judge(kind, sentence) {
+  at("verdict").className = `verdict ${kind}`;
+  say("verdict", sentence);
+}
+
+/** A share as a bar; what it means stands beside it as text. */
+function bar(share) {
+  return shape(
+    "svg",
+    { class: "bar", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" },
+    shape("rect", { width: 100 * Math.min(1, share ?? 0), height: 8 }),
+  );
+}
+
+function gauge(name, text, share) {
+  const label = element("span", { class: "label" }, element("span", {}, name), element("span", {}, text));
+  return element("div", { class: "gauge" }, label, ...(share === undefined ? [] : [bar(share)]));
+}
+
+function tiles(found) {
+  const now = rates(found.history);
+  const gone = shed(found.history);
+  const { inside, slots, free } = found.totals;
+  const { queue, deferred } = found.queues;
+  say("rate", brief(now.answered));
+  say("rate-note", now.failed > 0 ? `and ${brief(now.failed)} failed` : `over the last ${duration(now.seconds)}`);
+  say("factor", brief(now.factor));
+  say("slots", brief(inside));
+  say("slots-of", `of ${brief(slots)}`);
+  at("slots-bar").replaceChildren(bar(slots ? 1 - free / slots : 0));
+  say("waiting", brief(queue + deferred));
+  say("waiting-note", `${brief(queue)} for a slot, ${brief(deferred)} deferred`);
+  say("shed", brief(gone.refused));
+  say("shed-note", gone.refused ? `${percent(gone.share)} of all in the last ${duration(gone.seconds)}` : `in the last ${duration(gone.seconds)}`);
+}
+
+function charts(history) {
+  const bars = steps(history);
+  const top = draw(at("requests-chart"), bars, ["answered", "refused", "failed"], PLACES, 1);
+  const high = draw(at("slots-chart"), bars, ["used", "waiting"], PLACES, 1);
+  const now = rates(history);
+  say("requests-top", brief(top));
+  say("slots-top", brief(high));
+  at("requests-chart").setAttribute(
+    "aria-label",
+    `Now ${brief(now.answered)} answered, ${brief(now.refused)} refused, ${brief(now.failed)} failed a second; at most ${brief(top)} in five minutes.`,
+  );
+  at("slots-chart").setAttribute(
+    "aria-label",
+    `Now ${brief(history.at(-1).used)} in slots, ${brief(history.at(-1).waiting)} waiting; at most ${brief(high)} in five minutes.`,
+  );
+}
+
+function worker(one) {
+  const title = element("div", { class: "name" }, one.name, " ", element("span", { class: `state ${one.state}` }, one.state));
+  const row = element("li", {}, title);
+  if (one.reason) row.append(element("p", { class: "reason" }, one.reason));
+  if (one.state !== "up") return row;
+  const { device, used, free } = one.figures;
+  const busy = occupancy.of(one.name);
+  row.append(gauge("Slots", `${one.used} of ${one.slots}`, one.used / one.slots));
+  if (device) row.append(gauge(device === "cpu" ? "CPU busy" : "GPU busy", percent(busy), busy));
+  if (used !== undefined) row.append(gauge("GPU memory", `${memory(used)} of ${memory(used + free)}`, used / (used + free)));
+  return row;
+}
+
+function refusal(one) {
+  const audio = one.audio_s ? `${duration(one.audio_s)} of audio` : "";
+  return element(
+    "li",
+    {},
+    element("span", {}, element("span", { class: "what" }, one.reason), `, ${one.tier}`),
+    element("span", { class: "count" }, brief(one.requests)),
+    element("small", {}, audio),
+  );
+}
+
+function fault(one) {
+  const when = new Date(one.time_s * 1000).toLocaleTimeString();
+  const places = [when, one.tier, one.worker && `at ${one.worker}`, `id ${one.id}`];
+  return element(
+    "li",
+    {},
+    element("span", { class: "what" }, `${one.status} ${one.code}`),
+    element("span", { class: "count" }, one.times > 1 ? `${brief(one.times)} times` : ""),
+    element("small", {}, places.filter(Boolean).join(", ")),
+  );
+}
+
+/** A list's lines, or a sentence where there are none. */
+function list(id, found, line, none) {
+  at(id).replaceChildren(...(found.length ? found.map(line) : [element("li", { class: "quiet" }, none)]));
+}
+
+function show(found) {
+  occupancy.add(found);
+  judge(...verdict(found));
+  tiles(found);
+  charts(found.history);
+  list("workers", found.workers, worker, "None.");
+  list("refused", found.refused, refusal, "Nobody was refused.");
+  list("faults", found.faults, fault, "None since the balancer started.");
+  at("figures").hidden = false;
+  shown = Date.now();
+}
+
+/** What to say where there are no figures. */
+async function refused(answer) {
+  const body = await answer.json().catch(() => null);
+  return body?.error?.message ?? `The balancer answered with status ${answer.status}.`;
+}
+
+async function read() {
+  const answer = await fetch("/status/figures", { signal: AbortSignal.timeout(PATIENCE_MS) });
+  if (answer.ok) show(await answer.json());
+  else judge("bad", await refused(answer));
+}
+
+async function refresh() {
+  if (!paused && !document.hidden) {
+    await read().catch(() => judge("bad", "The balancer does not answer."));
+  }
+  const seconds = Math.round((Date.now() - shown) / 1000);
+  say("age", shown === 0 ? "" : paused ? "Paused" : seconds < 5 ? "Live" : `${counted(seconds, "second")} old`);
+  setTimeout(refresh, EVERY_MS);
+}
+
+at("pause").addEventListener("click", () => {
+  paused = !paused;
+  say("pause", paused ? "Go on" : "Pause");
+  say("age", paused ? "Paused" : "Live");
+});
+refresh();

@@ -1,0 +1,462 @@
+"""The clients' keys: their file, who a key belongs to, and the command that makes them.
+
+    python -m app.keys create NAME [--scopes transcribe,admin] [--requests-per-minute N]
+                       [--concurrent-requests N] [--audio-minutes-per-hour N]
+    python -m app.keys list
+    python -m app.keys rotate NAME [--keep-old]
+    python -m app.keys revoke NAME [--old]
+
+The file (`API_KEYS_FILE`) is JSON, an object by name. It holds hashes, never a key:
+
+    {
+      "meetings": {
+        "sha256": ["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+        "scopes": ["transcribe"],
+        "requests_per_minute": 600,
+        "concurrent_requests": 8,
+        "audio_minutes_per_hour": 300,
+        "created": "2026-11-23"
+      }
+    }
+
+`create` and `rotate` print the key, once. `rotate` ends the old one at once, or with `--keep-old`
+when `revoke NAME --old` says so. Workers that run read the file anew when it changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hmac
+import json
+import logging
+import os
+import re
+import secrets
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from app.allowance import LIMITS, MOST, Allowance
+from app.config import Config, ConfigError
+
+logger = logging.getLogger(__name__)
+
+SCOPES = ("transcribe", "admin")
+PREFIX = "sk-"
+RANDOM_BYTES = 32
+NAME = re.compile(r"(?!sk-)[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+OF_THE_SETTINGS = ("API_TOKEN", "API_KEYS")
+HASH = re.compile(r"[0-9a-f]{64}")
+MEMBERS = ("sha256", "scopes", *LIMITS, "created")
+# For the owner, and for a group that the owner chose: a worker's, where root keeps the file.
+MOST_MODE = 0o640
+
+
+class KeyFileError(ConfigError):
+    """The file cannot be used; the message names API_KEYS_FILE and never what a value is."""
+
+
+class KeyCommandError(Exception):
+    """A command that cannot be done; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A client: a name and what whoever holds one of its keys may.
+
+    Attributes:
+        name: as the metrics and the log have it.
+        hashes: the SHA-256 of each of its keys, the newest first; never empty.
+        scopes: what it may use, of `SCOPES`.
+        allowance: how much of it.
+        created: when its newest key was made.
+    """
+
+    name: str
+    hashes: tuple[bytes, ...]
+    scopes: tuple[str, ...] = SCOPES
+    allowance: Allowance = Allowance()
+    created: date | None = None
+
+
+class Keyring:
+    """The keys that are valid now: those of the settings, and those of the file.
+
+    Args:
+        config: its keys, which may everything without a limit, and the file's name.
+        on_keys: told the keys now, and again whenever the file has others.
+
+    Raises:
+        KeyFileError: the file cannot be used.
+    """
+
+    def __init__(
+        self, config: Config, on_keys: Callable[[tuple[Key, ...]], None] = lambda keys: None
+    ) -> None:
+        self.asks = config.asks_for_key
+        given = ((OF_THE_SETTINGS[0], (config.api_token,)), (OF_THE_SETTINGS[1], config.api_keys))
+        self._settings_keys = tuple(
+            Key(name, tuple(digest(key) for key in keys)) for name, keys in given if any(keys)
+        )
+        self._file = KeyFile(config.keys_path, on_keys) if config.keys_path else None
+        on_keys(self._settings_keys)
+
+    def find(self, sent: str) -> Key | None:
+        """Whose key this is; None: nobody's.
+
+        Hashes of one length are compared, each of them and each in constant time, so that the
+        time tells nothing about a key, not even that it was nearly right or was valid once.
+        """
+        hashed, found = digest(sent), None
+        for key in (*self._settings_keys, *(self._file.keys() if self._file else ())):
+            for one in key.hashes:
+                if hmac.compare_digest(hashed, one):
+                    found = key
+        return found if sent else None
+
+
+class KeyFile:
+    """Keys that change while the worker runs: read anew when the file is another.
+
+    Threads may ask at the same time: the pair of stamp and keys is replaced as one.
+
+    Args:
+        path: the file.
+        on_keys: told what was read.
+
+    Raises:
+        KeyFileError: at the start alone; later a file that cannot be used is logged once, and
+            the keys stay as they were.
+    """
+
+    def __init__(self, path: Path, on_keys: Callable[[tuple[Key, ...]], None]) -> None:
+        self._path = path
+        self._on_keys = on_keys
+        try:
+            self._read: tuple[object, tuple[Key, ...]] = (stamp(path), read(path))
+            on_keys(self._read[1])
+        except OSError as error:
+            raise KeyFileError(
+                f"API_KEYS_FILE: {path} cannot be read ({error.strerror}); "
+                "`make key NAME=…` makes a key and the file."
+            ) from None
+
+    def keys(self) -> tuple[Key, ...]:
+        """The file's keys."""
+        known, keys = self._read
+        try:
+            now = stamp(self._path)
+            if now != known:
+                # Also a file that cannot be used is looked at once, and again when it changes.
+                self._read = (now, keys)
+                keys = read(self._path)
+                self._read = (now, keys)
+                self._on_keys(keys)
+                logger.info("%s read: %d names", self._path, len(keys))
+        except OSError as error:
+            if known != "unreadable":
+                logger.error("API_KEYS_FILE: %s cannot be read (%s)", self._path, error.strerror)
+                self._read = ("unreadable", keys)
+        except KeyFileError as error:
+            logger.error("%s The keys stay as they were.", error)
+        return keys
+
+
+def stamp(path: Path) -> object:
+    """What differs when the file is another."""
+    found = path.stat()
+    return found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def digest(key: str) -> bytes:
+    """A key's hash.
+
+    Plain SHA-256: the keys made here are 32 random bytes, which no list of guesses holds, so
+    there is nothing that salt or a slow hash would protect, and a worker hashes each request's.
+    """
+    return sha256(key.encode()).digest()
+
+
+def new_key() -> str:
+    """A key nobody can guess: 256 random bits."""
+    return PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
+
+
+# --- the file ------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> tuple[Key, ...]:
+    """The keys of a file.
+
+    Raises:
+        OSError: it cannot be read.
+        KeyFileError: it is malformed.
+    """
+    try:
+        return parsed(path.read_bytes())
+    except ValueError as error:
+        raise KeyFileError(f"API_KEYS_FILE: {path}: {error}") from None
+
+
+def parsed(content: bytes) -> tuple[Key, ...]:
+    """The keys that a file's bytes describe.
+
+    Strict: a limit whose name is misspelled must not become no limit.
+
+    Raises:
+        ValueError: what is wrong with them, without any value: it may be a key.
+    """
+    try:
+        entries = json.loads(content.decode(), object_pairs_hook=without_repeats)
+    except json.JSONDecodeError as error:
+        hint = " It holds an object by name; keys themselves, one a line, are not read."
+        raise ValueError(f"line {error.lineno} is not JSON.{hint}") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is not text in UTF-8.") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply.") from None
+    if not isinstance(entries, dict):
+        raise ValueError("it is no object of keys by name.")
+    keys = tuple(key_of(name, entry) for name, entry in entries.items())
+    hashes = [one for key in keys for one in key.hashes]
+    if len(set(hashes)) < len(hashes):
+        raise ValueError("one key stands there twice.")
+    return keys
+
+
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's members; of two with one name JSON would silently keep the second."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands there twice.")
+    return found
+
+
+def key_of(name: str, entry: Any) -> Key:
+    """One name's keys and what they may; ValueError: what is wrong."""
+    check_name(name)
+    if not isinstance(entry, dict):
+        raise ValueError(f"{name} is no object.")
+    if set(entry) - set(MEMBERS):
+        raise ValueError(f"{name} has an unknown member; there are {', '.join(MEMBERS)}.")
+    hashes = strings(entry.get("sha256"))
+    if not hashes or not all(HASH.fullmatch(one) for one in hashes):
+        raise ValueError(f"sha256 of {name} is no list of hashes (64 digits, 0-9 and a-f).")
+    scopes = strings(entry.get("scopes"))
+    if not scopes or set(scopes) - set(SCOPES):
+        raise ValueError(f"scopes of {name} is no list of {' and '.join(SCOPES)}.")
+    limits = {each: entry[each] for each in LIMITS if each in entry}
+    for each, limit in limits.items():
+        if type(limit) is not int or not 1 <= limit <= MOST:
+            raise ValueError(f"{each} of {name} is no whole number from 1 to {MOST}.")
+    created = entry.get("created")
+    try:
+        made = date.fromisoformat(created) if created is not None else None
+    except (TypeError, ValueError):
+        raise ValueError(f"created of {name} is no date, such as 2026-11-23.") from None
+    return Key(name, tuple(map(bytes.fromhex, hashes)), scopes, Allowance(**limits), made)
+
+
+def check_name(name: str) -> None:
+    """ValueError unless the name may stand in metrics and in the log, and is no key."""
+    if not NAME.fullmatch(name) or name in OF_THE_SETTINGS:
+        raise ValueError(
+            "a name has 1 to 64 of A-Z, a-z, 0-9, dot, hyphen and underscore, begins with a letter "
+            f"or a digit and not with {PREFIX}, and is not {' or '.join(OF_THE_SETTINGS)}."
+        )
+
+
+def strings(value: Any) -> tuple[str, ...]:
+    """A list of different strings; anything else is none."""
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        return ()
+    return tuple(value) if len(set(value)) == len(value) else ()
+
+
+def written(keys: Mapping[str, Key]) -> str:
+    """The file of these keys: sorted, a member a line, so that two versions can be compared."""
+    return json.dumps({name: members(keys[name]) for name in sorted(keys)}, indent=2) + "\n"
+
+
+def members(key: Key) -> dict[str, Any]:
+    """One name's members, those that say something."""
+    limits = {each: getattr(key.allowance, each) for each in LIMITS}
+    return {
+        "sha256": [one.hex() for one in key.hashes],
+        "scopes": list(key.scopes),
+        **{each: limit for each, limit in limits.items() if limit is not None},
+        **({"created": key.created.isoformat()} if key.created else {}),
+    }
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Put another file in the place of one, whole or not at all.
+
+    It belongs to whom the old one belonged, and others can no more read it than before.
+    """
+    before = path.stat() if path.exists() else None
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with os.fdopen(number, "w") as file:
+            if before:
+                if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                    os.fchown(number, before.st_uid, before.st_gid)
+                os.fchmod(number, stat.S_IMODE(before.st_mode) & MOST_MODE | 0o600)
+            file.write(text)
+            file.flush()
+            os.fsync(number)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def changing(path: Path) -> Iterator[dict[str, Key]]:
+    """The file's keys by name, to be changed in the block and written after it.
+
+    The folder is locked meanwhile, so that of two commands at once neither is lost.
+    """
+    path = path.resolve()  # a link stays one
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        keys = {key.name: key for key in read(path)} if path.exists() else {}
+        yield keys
+        replace_file(path, written(keys))
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def create(path: Path, arguments: argparse.Namespace) -> str:
+    """Make a name and its first key."""
+    check_name(arguments.name)
+    scopes = tuple(dict.fromkeys(arguments.scopes.split(",")))
+    if set(scopes) - set(SCOPES):
+        raise KeyCommandError(f"--scopes are {' and '.join(SCOPES)}, with a comma between them.")
+    limits = {each: getattr(arguments, each) for each in LIMITS}
+    if any(limit is not None and not 1 <= limit <= MOST for limit in limits.values()):
+        raise KeyCommandError(f"A limit is a whole number from 1 to {MOST}.")
+    key = new_key()
+    with changing(path) as keys:
+        if arguments.name in keys:
+            raise KeyCommandError(f"{arguments.name} is there already; see rotate and revoke.")
+        made = Key(arguments.name, (digest(key),), scopes, Allowance(**limits), today())
+        keys[arguments.name] = made
+    return key
+
+
+def rotate(path: Path, arguments: argparse.Namespace) -> str:
+    """Make a name's next key."""
+    key = new_key()
+    with changing(path) as keys:
+        old = known(keys, arguments.name)
+        kept = old.hashes[:1] if arguments.keep_old else ()
+        keys[old.name] = replace(old, hashes=(digest(key), *kept), created=today())
+    return key
+
+
+def revoke(path: Path, arguments: argparse.Namespace) -> str:
+    """End a name's keys, or those before its newest one."""
+    with changing(path) as keys:
+        old = known(keys, arguments.name)
+        if arguments.old:
+            keys[old.name] = replace(old, hashes=old.hashes[:1])
+            return f"{old.name} has its newest key alone."
+        del keys[old.name]
+    return f"{old.name} has no key any more."
+
+
+def listed(path: Path, arguments: argparse.Namespace) -> str:
+    """A line for each name."""
+    lines = [("name", "keys", "scopes", *LIMITS, "created")]
+    for key in sorted(read(path), key=lambda one: one.name):
+        limits = (getattr(key.allowance, each) for each in LIMITS)
+        lines.append(
+            (
+                key.name,
+                str(len(key.hashes)),
+                ",".join(key.scopes),
+                *("-" if limit is None else str(limit) for limit in limits),
+                str(key.created or "-"),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def known(keys: Mapping[str, Key], name: str) -> Key:
+    """The key of this name."""
+    if name not in keys:
+        raise KeyCommandError("There is no key of this name; see list.")
+    return keys[name]
+
+
+def today() -> date:
+    """The day, as the log counts them."""
+    return datetime.now(UTC).date()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m app.keys")
+    made.add_argument("--file", type=Path, help="instead of API_KEYS_FILE")
+    commands = made.add_subparsers(required=True)
+
+    def command(name: str, do: Callable[[Path, argparse.Namespace], str]) -> Any:
+        words = commands.add_parser(name, help=(do.__doc__ or "").splitlines()[0])
+        words.set_defaults(do=do, says_key=do in (create, rotate))
+        if do is not listed:
+            words.add_argument("name")
+        return words
+
+    creating = command("create", create)
+    creating.add_argument("--scopes", default="transcribe", help="transcribe, admin, or both")
+    for each in LIMITS:
+        creating.add_argument("--" + each.replace("_", "-"), type=int, metavar="N")
+    command("list", listed)
+    command("rotate", rotate).add_argument("--keep-old", action="store_true")
+    command("revoke", revoke).add_argument("--old", action="store_true")
+    return made
+
+
+def main(words: list[str]) -> int:
+    """Do what the arguments say; the key alone goes to standard output."""
+    arguments = parser().parse_args(words)
+    try:
+        path = arguments.file or Config.from_env().keys_path
+        if path is None:
+            raise KeyCommandError(
+                "API_KEYS_FILE names no file: put API_KEYS_FILE=keys.json into .env, and start "
+                "the service anew, this once."
+            )
+        said = arguments.do(path, arguments)
+    except (ConfigError, KeyCommandError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"API_KEYS_FILE: {error.filename}: {error.strerror}.", file=sys.stderr)
+        return 1
+    if arguments.says_key:
+        print(f"The key of {arguments.name}, shown this once:", file=sys.stderr)
+    print(said)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,49 @@
+-- How requests for a transcript were answered, and which went wrong last.
+
+local answers = {}
+
+local KEPT = 20
+-- More requests than the pool carries is no fault of any part; such refusals are counted by reason
+-- elsewhere, and here they would push the faults out of sight.
+local LOAD = { busy = true, queue_full = true, deadline = true, rate_limit = true }
+
+-- Since this process started.
+local counts = { answered = 0, refused = 0, failed = 0 }
+local faults = {} -- the newest first
+
+local function remember(fault)
+  local newest = faults[1]
+  if newest and newest.status == fault.status and newest.code == fault.code
+     and newest.tier == fault.tier and newest.worker == fault.worker then
+    fault.times = newest.times + 1
+    faults[1] = fault
+    return
+  end
+  table.insert(faults, 1, fault)
+  faults[KEPT + 1] = nil
+end
+
+-- Counts how this request was answered; the value is of no use.
+core.register_fetches("count_answer", function(txn)
+  local status, reason = tonumber(txn.sf:status()), txn:get_var("txn.refused")
+  local kind = reason and "refused" or status < 400 and "answered" or "failed"
+  counts[kind] = counts[kind] + 1
+  if kind ~= "answered" and not LOAD[reason] then
+    remember({
+      time_s = core.now().sec, status = status, code = reason or txn:get_var("txn.error") or "",
+      tier = txn:get_var("txn.tier") or "realtime", worker = txn:get_var("txn.worker") or "",
+      id = txn:get_var("txn.id") or "", times = 1,
+    })
+  end
+  return kind
+end)
+
+function answers.counts()
+  return counts
+end
+
+function answers.faults()
+  return faults
+end
+
+return answers

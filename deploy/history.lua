@@ -1,0 +1,66 @@
+-- The last minutes: what the pool had done by each moment, so that rates are differences.
+
+local answers = require("answers")
+local workers = require("workers")
+
+local history = {}
+
+local STEP_S, KEPT = 5, 60 -- five minutes
+local COUNTERS = { "audio", "took", "busy" }
+
+local samples = {}    -- the oldest first
+local done = {}       -- by worker: its counters since this process started
+local last = {}       -- by worker: what it said last
+local peak = { used = 0, waiting = 0 }
+
+-- A worker that was restarted counts from 0 again; what it had done before is not lost here.
+local function add_up(worker)
+  local sums = done[worker.name] or { audio = 0, took = 0, busy = 0 }
+  local before = last[worker.name] or worker.figures
+  for _, name in ipairs(COUNTERS) do
+    local now, was = worker.figures[name] or 0, before[name] or 0
+    sums[name] = sums[name] + (now >= was and now - was or now)
+  end
+  done[worker.name], last[worker.name] = sums, worker.figures
+end
+
+local function look()
+  local all, queues = workers.all(), workers.queues()
+  for _, worker in ipairs(all) do
+    if worker.figures.device then add_up(worker) end
+  end
+  peak.used = math.max(peak.used, workers.totals(all).inside)
+  peak.waiting = math.max(peak.waiting, queues.queue + queues.deferred)
+end
+
+-- The totals by now, with the most slots in use and requests waiting since the sample before.
+local function sample()
+  local counts, sums = answers.counts(), { audio = 0, took = 0, busy = 0 }
+  for _, each in pairs(done) do
+    for _, name in ipairs(COUNTERS) do sums[name] = sums[name] + each[name] end
+  end
+  return { time_s = core.now().sec, answered = counts.answered, refused = counts.refused,
+           failed = counts.failed, audio_s = sums.audio, took_s = sums.took, busy_s = sums.busy,
+           used = peak.used, waiting = peak.waiting }
+end
+
+core.register_task(function()
+  while true do
+    for _ = 1, STEP_S do
+      look()
+      core.msleep(1000)
+    end
+    samples[#samples + 1] = sample()
+    if #samples > KEPT then table.remove(samples, 1) end
+    peak = { used = 0, waiting = 0 }
+  end
+end)
+
+-- The samples, the oldest first, and last the one of this moment.
+function history.all()
+  local found = table.move(samples, 1, #samples, 1, {})
+  found[#found + 1] = sample()
+  return found
+end
+
+return history
