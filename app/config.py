@@ -310,6 +310,11 @@ class Config:
         "`make run` writes to a terminal.",
         choices=("auto", "json", "text"),
     )
+    otel_exporter_otlp_endpoint: str = setting(
+        "",
+        "Where traces of transcriptions are sent: a collector of OpenTelemetry (OTLP over HTTP), "
+        "such as `http://127.0.0.1:4318`; empty: nowhere.",
+    )
 
     # Fields that the environment named, so that a default can be told from a choice.
     given: frozenset[str] = frozenset()
@@ -349,6 +354,10 @@ class Config:
                 )
         if self.lb_port == self.stats_port:
             raise ConfigError(f"LB_PORT and STATS_PORT are both {self.lb_port}.")
+        if not re.fullmatch(r"(https?://[^/\s]+\S*)?", self.otel_exporter_otlp_endpoint):
+            raise ConfigError(
+                "OTEL_EXPORTER_OTLP_ENDPOINT is no address such as http://127.0.0.1:4318."
+            )
 
     @classmethod
     def from_env(

@@ -58,8 +58,13 @@ def create_app(config: Config, engine: Engine) -> Application:
     Raises:
         ConfigError: the file of keys cannot be used.
     """
+    traces = None
+    if config.otel_exporter_otlp_endpoint:
+        from app.tracing import Traces  # memory that a worker without a collector need not have
+
+        traces = Traces(config)
     keys = Keys(Keyring(config, count_from_zero), config.busy_retry_after_s)
-    app = Application(middleware=[RequestId(), Bodies(), keys])
+    app = Application(middleware=[RequestId(traces), Bodies(), keys])
     app.engine = engine
     app.sandbox = Sandbox.of(config)
     watch = ClientWatch()
