@@ -56,9 +56,17 @@ lint:     ## style and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy app
 
+security: ## every harm that this project knows of, within 15 minutes, as a table
+	@deploy/setup.sh test
+	@$(PY) -m tests.security $(ARGS)
+
 fuzz-api: ## 2000 requests made from /openapi.json, and answers held against it
 	@deploy/setup.sh test
 	@FUZZ_CASES=2000 $(PY) -m pytest tests/test_api_description.py
+
+fuzz:     ## damaged inputs of every kind: make fuzz ARGS="parser=1000000 media=20000"
+	@deploy/setup.sh test
+	@$(PY) -m tests.fuzz $(ARGS)
 
 wer:      ## word error rate of the service beside plain faster-whisper's
 	@deploy/setup.sh test
@@ -76,9 +84,9 @@ gpu-bundle: ## all that bench-gpu needs on a machine without network, in .run/gp
 	@deploy/setup.sh test
 	@tests/gpu_bundle.sh
 
-endurance: ## an hour of audio beside live windows, and clients that leave
+endurance: ## an hour of audio beside live windows, clients that leave, a long life in 20 minutes
 	@deploy/setup.sh test
-	@$(PY) -m tests.endurance
+	@$(PY) -m tests.endurance $(ARGS)
 
 alerts:   ## which alerts each harm raises, by a real Prometheus
 	@deploy/setup.sh test

@@ -1,15 +1,17 @@
 """What takes long to show: an hour of audio beside live windows, and a thousand fickle clients.
 
-    make endurance                              both; about a quarter of an hour on 2 cores
+    make endurance                              all three; about 40 minutes on 2 cores
     python -m tests.endurance hour --minutes 10
     python -m tests.endurance leavers --requests 200
+    python -m tests.endurance life --wall-minutes 5
 
 `hour`: one long file in the deferred tier while clients send windows of 2 s in the realtime
 tier; prints how much later the windows' answers come than without it, beside the time of one call
 on the device, and how much memory the worker takes for it and gives back.
 
 `leavers`: of many requests half close their connection at a random moment; prints what is left
-behind. Both start a worker of their own and exit 1 when a promise is broken.
+behind. `life`: a long life in a short time, see tests/life.py. Each starts workers of its own, and
+the exit status is 1 when a promise is broken.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import numpy as np
 
 from tests import models
 from tests.client import TRANSCRIPTIONS
+from tests.life import life
 from tests.recordings import SAMPLE_RATE, encode, long_recording, recording, wav
 from tests.stack import Stack, until
 
@@ -236,15 +239,19 @@ def state(pid: int) -> tuple[int, int, int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", nargs="*", choices=("hour", "leavers"), default=("hour", "leavers"))
+    known = ("hour", "leavers", "life")
+    parser.add_argument("what", nargs="*", choices=known, default=known)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--wall-minutes", type=float, default=20)
     chosen = parser.parse_args()
     kept = True
     if "hour" in chosen.what:
         kept = hour(chosen.minutes) and kept
     if "leavers" in chosen.what:
         kept = leavers(chosen.requests) and kept
+    if "life" in chosen.what:
+        kept = life(chosen.wall_minutes) and kept
     print("All promises kept." if kept else "A promise is broken.")
     return 0 if kept else 1
 

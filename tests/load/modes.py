@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -217,6 +218,11 @@ def meetings(session: Session, sides: Sequence[str], aim: Aim, start: int) -> Re
             for name, n in most.items()
             if name != "former" and most.get("former")
         },
+        **{
+            f"{name}: CPU seconds for each second of speech": share
+            for name in sides
+            if (share := cpu_share(session.steps, name, aim)) is not None
+        },
     }
     longest = max(session.steps, key=lambda step: step.load.seconds)
     report.pictures = common(session.steps, longest) | {
@@ -228,6 +234,19 @@ def meetings(session: Session, sides: Sequence[str], aim: Aim, start: int) -> Re
         })
     }  # fmt: skip
     return report
+
+
+def cpu_share(steps: Sequence[Step], name: str, aim: Aim) -> float | None:
+    """What a side spends on each second of a meeting, where it kept up with all of them.
+
+    The median of its runs; it hardly depends on what else the machine does. None: not known.
+    """
+    shares = [
+        step.cpu_s * step.figures.counts["ok"] / (step.load.users * step.load.seconds)
+        for step in steps
+        if step.target == name and step.cpu_s and aim.met(step)
+    ]
+    return statistics.median(shares) if shares else None
 
 
 def most_meetings(session: Session, targets: Sequence[Target], aim: Aim, start: int) -> list[int]:
