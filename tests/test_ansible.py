@@ -401,7 +401,7 @@ def test_bad_release_stops_at_the_canary_under_load(fleet):
     old = release(fleet)
     bad = source(fleet, "bad", "raise SystemExit('broken on purpose')")
     with fleet.load() as load:
-        failed = fleet.play("deploy.yml", service_source=bad, service_ready_s=10)
+        failed = fleet.play("deploy.yml", service_source=bad, service_ready_s=30)
 
     assert failed.code != 0
     assert "the hosts after it were left as they are" in " ".join(failed.text.split())
@@ -428,12 +428,12 @@ def test_hosts_that_reboot_or_lose_power(fleet):
         exact = "--timer-property=AccuracySec=100ms"
         fleet.on("gpu1", f"systemd-run --quiet --on-active=1 {exact} systemctl reboot")
         assert until(lambda: fleet.workers_up() == 2, 30)
-        assert until(lambda: fleet.workers_up() == 4, 60)
+        assert until(lambda: fleet.workers_up() == 4, 120)
         fleet.hosts("crash", "gpu2")
         assert until(lambda: fleet.workers_up() == 2, 30)
         time.sleep(5)
         fleet.hosts("start", "gpu2")
-        assert until(lambda: fleet.workers_up() == 4, 60)
+        assert until(lambda: fleet.workers_up() == 4, 120)
 
     assert load.failed == {}
 

@@ -58,6 +58,14 @@ def long_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def endless_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More than anybody waits for; whoever sends it leaves."""
+    path = tmp_path_factory.mktemp("endless") / "endless.wav"
+    path.write_bytes(wav(long_recording(600).samples))
+    return path
+
+
 @pytest.fixture
 def page(chromium: Browser, stack: Stack) -> Browser:
     """The playground, with a key; nothing has happened yet."""
@@ -200,8 +208,8 @@ class TestPlayground:
         assert float(page.text("#first").split()[0]) < float(page.text("#all").split()[0]) / 2
         assert page.complaints() == []
 
-    def test_cancel_ends_the_work(self, page, stack, long_file):
-        page.find("#file").send_keys(str(long_file))
+    def test_cancel_ends_the_work(self, page, stack, endless_file):
+        page.find("#file").send_keys(str(endless_file))
         page.until(f"{LINES} > 0")
         assert stack.metric(1, "transcription_slots_in_use") == 1
 
@@ -222,8 +230,8 @@ class TestPlayground:
         assert page.text("#state") == ""
         assert page.complaints("status of 400") == []
 
-    def test_busy_service_is_a_sentence_and_a_second_try(self, page, stack, long_file):
-        with house_full(stack, long_file):
+    def test_busy_service_is_a_sentence_and_a_second_try(self, page, stack, endless_file):
+        with house_full(stack, endless_file):
             choose(page, AUSTEN, FAILED)
         assert page.text("#failure-text").startswith("All workers are busy")
         page.find("#again").click()
@@ -318,9 +326,9 @@ class TestStatus:
         assert page.hosts() == {f"127.0.0.1:{stack.settings['STATS_PORT']}"}
         assert page.complaints() == []
 
-    def test_full_house_is_seen(self, chromium, stack, long_file):
+    def test_full_house_is_seen(self, chromium, stack, endless_file):
         page = status(chromium, stack)
-        with house_full(stack, long_file):
+        with house_full(stack, endless_file):
             assert "server_busy" in answer(stack, AUSTEN, "text")
             page.until("document.querySelector('#slots').textContent === '1'")
             assert page.text("#verdict") != "1 of 1 workers up."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from app import metrics
 from app.config import Config
 from app.engine.gpu_memory import Memory
@@ -37,10 +39,13 @@ def test_health_brings_the_figures():
     metrics.STAGE_SECONDS.labels("receive").observe(1000)
     after = pairs(client.get("/health").headers[HEADER])
 
-    assert before == same, "what is no transcript counts for nothing"
+    # What the device does is the whole process's: another test's engine may be at work.
+    for name in ("audio", "took"):
+        assert before[name] == same[name], "what is no transcript counts for nothing"
     assert {"device": "cpu", "calls": "1"}.items() <= after.items()
-    assert float(after["audio"]) - float(before["audio"]) == 3600
-    assert float(after["took"]) - float(before["took"]) == 60, "a slow client's sending is not work"
+    grown = {name: float(after[name]) - float(before[name]) for name in ("audio", "took")}
+    assert grown["audio"] == pytest.approx(3600)
+    assert grown["took"] == pytest.approx(60), "a slow client's sending is not work"
 
 
 def test_the_longest_are_not_cut_off(monkeypatch):
