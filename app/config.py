@@ -143,10 +143,10 @@ class Config:
 
     # --- who may ask, and how much -----------------------------------------------------------
     api_token: str = setting(
-        "", "A key that may everything; with none here and below: open to all.", secret=True
+        "", "A key that may do everything; with none here and below: open to all.", secret=True
     )
     api_keys: tuple[str, ...] = setting(
-        (), "Further keys that may everything, comma-separated (for rotation).", secret=True
+        (), "Further keys that may do everything, comma-separated (for rotation).", secret=True
     )
     api_keys_file: str = setting(
         "",

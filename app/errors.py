@@ -84,7 +84,7 @@ class Forbidden(ServiceError):
     code = "missing_scope"
 
     def __init__(self, scope: str) -> None:
-        super().__init__(f"This key has not the scope {scope!r} that is needed here.")
+        super().__init__(f"This key lacks the scope {scope!r}, which is needed here.")
 
 
 class NotFound(ServiceError):

@@ -91,7 +91,7 @@ class Keyring:
     """The keys that are valid now: those of the settings, and those of the file.
 
     Args:
-        config: its keys, which may everything without a limit, and the file's name.
+        config: its keys, which may do everything without a limit, and the file's name.
         on_keys: told the keys now, and again whenever the file has others.
 
     Raises:

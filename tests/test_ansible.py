@@ -166,7 +166,7 @@ class Fleet:
     def load(self) -> Load:
         """Clients that leave the cores some time for the playbooks, which share them."""
         headers = {"Authorization": f"Bearer {KEY}"}
-        return Load(self.url(), [WINDOW] * 2, headers, every_s=1.5)
+        return Load(self.url(), [WINDOW] * 2, headers, every_s=3)
 
     def text(self, url: str, key: str = KEY) -> str:
         """A transcript, or the status of what came instead."""

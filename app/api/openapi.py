@@ -214,7 +214,7 @@ AGAIN = ("Retry-After", "Retry-After-Ms", "X-Should-Retry")
 ERRORS: dict[int, str] = {
     InvalidRequest.status: "A field is missing or wrong, or the audio cannot be decoded.",
     Unauthorized.status: "The key is missing or wrong.",
-    Forbidden.status: "The key has not the scope that is needed here.",
+    Forbidden.status: "The key lacks the scope that is needed here.",
     NotFound.status: "There is nothing at this path, or no such model.",
     MethodNotAllowed.status: "Not this method.",
     408: "The request did not arrive in time.",
