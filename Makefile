@@ -48,7 +48,7 @@ test:     ## set up, lint, and run the suite
 	@deploy/setup.sh test
 	@$(MAKE) --no-print-directory lint
 	@$(SUPPLY) deploy/audit.py --seconds 20 requirements.txt
-	@$(PY) -m pytest
+	@$(PY) -m tests.suite
 
 lint:     ## style and types
 	@deploy/setup.sh test
