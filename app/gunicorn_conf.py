@@ -95,16 +95,6 @@ def give_up_waiting(number: int, frame: FrameType | None) -> None:
     sys.exit(0)
 
 
-def on_exit(server: Any) -> None:
-    """Told to stop before it was ready is no failed start: the next one does not wait.
-
-    Gunicorn's loop ends with StopIteration then, and with an error of its own where a worker
-    cannot begin; a rollout that goes back restarts what just failed, and must not meet its wait.
-    """
-    if isinstance(sys.exc_info()[1], StopIteration):
-        starts.ready()
-
-
 def worker_exit(server: Any, worker: Any) -> None:
     """The last thing a worker says: whom it leaves unanswered when its time is up."""
     application = getattr(worker, "wsgi", None)

@@ -206,6 +206,9 @@ class Pool:
 
     def supervisorctl(self, words: list[str]) -> int:
         """Tell the running Supervisor something."""
+        if words[:1] in (["restart"], ["update"]):
+            for program in words[1:]:
+                Starts.at(self.run_dir, program).ready()
         command = [*self.command("supervisorctl"), *words]
         return subprocess.run(
             command, cwd=ROOT, env=self.unit_environment(), check=False
@@ -331,6 +334,7 @@ class Pool:
                     Balancer(self.run_dir / "admin.sock"),
                     self.command("supervisorctl"),
                     self.environment(),
+                    self.run_dir,
                     partial(worker_state, host=self.config.worker_address),
                     self.config.drain_timeout_s,
                     say,

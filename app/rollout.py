@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.starts import Starts
+
 POLL_S = 0.2
 ANSWER_S = 5.0  # the balancer's for one command
 READY_S = 900.0  # a worker's for loading its model
@@ -106,6 +108,7 @@ class Rollout:
         balancer: in front of the workers.
         supervisorctl: the command, with its options, that speaks to Supervisor.
         environment: what that command needs.
+        run_dir: where it is remembered how workers' starts went.
         health: a worker's state on a port: `healthy`, or a reason.
         drain_s: the longest a worker is given to finish.
         say: tells the person who waits.
@@ -114,6 +117,7 @@ class Rollout:
     balancer: Balancer
     supervisorctl: list[str]
     environment: dict[str, str]
+    run_dir: Path
     health: Callable[[int], str]
     drain_s: float
     say: Callable[[str], None]
@@ -131,7 +135,9 @@ class Rollout:
             began = time.monotonic()
             self.say(f"{server.name} ({number} of {len(servers)}): finishing its requests …")
             self.drain(server.name)
-            self.supervise("restart", f"worker_{server.name.removeprefix('w')}")
+            program = f"worker_{server.name.removeprefix('w')}"
+            Starts.at(self.run_dir, program).ready()
+            self.supervise("restart", program)
             self.await_ready(server)
             self.say(f"{server.name}: back after {time.monotonic() - began:.1f} s")
 

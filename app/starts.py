@@ -52,7 +52,16 @@ class Starts:
     @classmethod
     def of(cls, config: Config) -> Starts:
         """Those of the worker the settings name."""
-        return cls(Path(config.run_dir) / f"worker_{config.worker_id}.starts")
+        return cls.at(Path(config.run_dir), f"worker_{config.worker_id}")
+
+    @classmethod
+    def at(cls, run_dir: Path, program: str) -> Starts:
+        """Those of a program of Supervisor's, which is a worker.
+
+        Whoever restarts it on purpose lets it forget them (`ready`): it may have been in a crash
+        loop, and what follows is another release, or another try of a person's.
+        """
+        return cls(run_dir / f"{program}.starts")
 
     @property
     def reason(self) -> str:

@@ -239,17 +239,6 @@ def test_worker_without_its_model_stays_and_says_why(tmp_path):
     assert str(tmp_path) not in answer.text, "a path of the machine is not for clients"
 
 
-def test_start_that_is_ended_on_purpose_is_no_failed_one(tmp_path):
-    """A rollout that goes back restarts what just failed; that worker must not wait its turn."""
-    with worker(ready=False, MODEL_SIZE=str(tmp_path), RUN_DIR=str(tmp_path)) as stopped:
-        assert until(lambda: stopped.health() is not None, 30)
-        assert (tmp_path / "worker_1.starts").exists()
-        stopped.process.terminate()
-        assert stopped.process.wait(30) == 0
-
-    assert not (tmp_path / "worker_1.starts").exists()
-
-
 def test_killed_worker_takes_its_port_with_it():
     """Supervisor starts a fresh one; nobody meets a master whose worker is still loading."""
     with worker() as killed:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from app.config import Config
+from app.pool import Pool
 from app.starts import LastWords, Starts, header_text, wait_in_view
 from tests.stack import ports, until
 
@@ -44,6 +45,19 @@ def test_reason_is_the_first_trouble_of_the_last_process(starts):
     )
     starts.begin()
     assert "said nothing" in starts.reason
+
+
+@pytest.mark.parametrize("words", [["restart", "worker_2"], ["update", "worker_2"]])
+def test_restart_on_purpose_forgets_them(starts, tmp_path, words):
+    """A rollout that goes back restarts what just failed, and must not meet its wait."""
+    other = Starts.of(Config(run_dir=tmp_path, worker_id=3))
+    for one in (starts, other):
+        assert [one.begin() for _ in range(3)] == [0, 0, 1]
+
+    assert Pool(Config(run_dir=tmp_path)).supervisorctl(words) != 0, "nothing runs here"
+
+    assert starts.begin() == 0
+    assert other.begin() == 2
 
 
 def test_folder_that_cannot_be_written_remembers_nothing(tmp_path):
