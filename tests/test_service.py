@@ -311,7 +311,7 @@ def proc(pid: int, name: str) -> list[str]:
 
 def test_keys_are_asked_for_through_the_balancer(tmp_path):
     with Stack.started(
-        tmp_path, WORKERS="1", API_TOKEN="secret", BUSY_RETRY_AFTER_S="2"
+        tmp_path, WORKERS="1", API_TOKEN="secret", BUSY_RETRY_AFTER_S="2", DRAIN_TIMEOUT_S="3"
     ) as guarded:
         assert "Authorization: Bearer YOUR_KEY" in guarded.log
         wrong = openai.OpenAI(base_url=guarded.url + "/v1", api_key="wrong", max_retries=0)
