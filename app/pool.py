@@ -208,11 +208,15 @@ class Pool:
         """Tell the running Supervisor something."""
         if words[:1] in (["restart"], ["update"]):
             for program in words[1:]:
-                Starts.at(self.run_dir, program).ready()
+                self.forget(program)
         command = [*self.command("supervisorctl"), *words]
         return subprocess.run(
             command, cwd=ROOT, env=self.unit_environment(), check=False
         ).returncode
+
+    def forget(self, program: str) -> None:
+        """Have a worker that is restarted on purpose begin as if for the first time."""
+        Starts.at(self.run_dir, program).ready()
 
     def settings(self) -> int:
         """Print the settings and what follows from them as JSON, without the secrets."""
@@ -334,7 +338,7 @@ class Pool:
                     Balancer(self.run_dir / "admin.sock"),
                     self.command("supervisorctl"),
                     self.environment(),
-                    self.run_dir,
+                    self.forget,
                     partial(worker_state, host=self.config.worker_address),
                     self.config.drain_timeout_s,
                     say,

@@ -2,6 +2,8 @@
 
 A worker is taken out by the balancer before anything is done to it, so what is inside is
 finished and what comes goes elsewhere, uploads too large to be sent again included.
+
+Nothing of the project is imported here: Ansible puts this file alone on hosts that balance.
 """
 
 from __future__ import annotations
@@ -15,8 +17,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-from app.starts import Starts
 
 POLL_S = 0.2
 ANSWER_S = 5.0  # the balancer's for one command
@@ -108,7 +108,7 @@ class Rollout:
         balancer: in front of the workers.
         supervisorctl: the command, with its options, that speaks to Supervisor.
         environment: what that command needs.
-        run_dir: where it is remembered how workers' starts went.
+        forget: has a program's crash loop forgotten.
         health: a worker's state on a port: `healthy`, or a reason.
         drain_s: the longest a worker is given to finish.
         say: tells the person who waits.
@@ -117,7 +117,7 @@ class Rollout:
     balancer: Balancer
     supervisorctl: list[str]
     environment: dict[str, str]
-    run_dir: Path
+    forget: Callable[[str], None]
     health: Callable[[int], str]
     drain_s: float
     say: Callable[[str], None]
@@ -136,7 +136,7 @@ class Rollout:
             self.say(f"{server.name} ({number} of {len(servers)}): finishing its requests …")
             self.drain(server.name)
             program = f"worker_{server.name.removeprefix('w')}"
-            Starts.at(self.run_dir, program).ready()
+            self.forget(program)
             self.supervise("restart", program)
             self.await_ready(server)
             self.say(f"{server.name}: back after {time.monotonic() - began:.1f} s")
