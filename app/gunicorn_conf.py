@@ -6,11 +6,13 @@ or CTranslate2.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
@@ -73,9 +75,25 @@ def on_starting(server: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """The worker goes when its master does, so that no orphan holds the port. What it hears is
-    for nobody else."""
+    for nobody else.
+
+    Until here a signal met the handler of the master's that the fork copied: it lies in a copied
+    queue which nobody reads, and a stop would wait for this worker until its drain was over.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if told_to_stop(server.SIG_QUEUE):
+        sys.exit(0)
     die_with_parent(signal.SIGKILL)
     close_memory()
+
+
+def told_to_stop(signals: SimpleQueue[int]) -> bool:
+    """Whether a stop is among these; empties the queue."""
+    with contextlib.suppress(Empty):
+        while True:
+            if signals.get_nowait() == signal.SIGTERM:
+                return True
+    return False
 
 
 def post_worker_init(worker: Any) -> None:
@@ -108,8 +126,8 @@ def worker_exit(server: Any, worker: Any) -> None:
 def child_exit(server: Any, worker: Any) -> None:
     """A worker that ends takes its port with it: the balancer sees a refused connection, not a
     worker that loads, and Supervisor starts a fresh one."""
-    if server.LISTENERS:  # closed first when it was told to stop
-        server.child_ended = True
-    elif not getattr(server, "child_ended", False):
+    if not server.LISTENERS:  # closed first when it was told to stop
         starts.ready()
+        return
+    server.num_workers = 0  # or one more would be started, and at once told to stop
     os.kill(os.getpid(), signal.SIGTERM)

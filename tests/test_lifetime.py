@@ -26,6 +26,7 @@ from tests.recordings import long_recording, recording, wav, wav_header
 from tests.stack import alive, bare_environment, descendants, ports, until
 
 AUSTEN = recording("austen_0890.wav").path.read_bytes()
+LATE_S = 5
 
 
 class Worker:
@@ -239,13 +240,31 @@ def test_worker_without_its_model_stays_and_says_why(tmp_path):
     assert str(tmp_path) not in answer.text, "a path of the machine is not for clients"
 
 
-def test_killed_worker_takes_its_port_with_it():
+@pytest.fixture
+def slow_fork(tmp_path):
+    """A folder for PYTHONPATH with which every forked process is late to do anything, as on a
+    busy machine."""
+    hook = f"import os, time\nos.register_at_fork(after_in_child=lambda: time.sleep({LATE_S}))\n"
+    (tmp_path / "sitecustomize.py").write_text(hook)
+    return tmp_path
+
+
+def test_killed_worker_takes_its_port_with_it(slow_fork):
     """Supervisor starts a fresh one; nobody meets a master whose worker is still loading."""
-    with worker() as killed:
+    with worker(PYTHONPATH=str(slow_fork)) as killed:
         os.kill(killed.process_id(), signal.SIGKILL)
 
-        killed.process.wait(10)
+        killed.process.wait(LATE_S)
         assert killed.health() is None
+
+
+def test_worker_that_is_told_to_stop_before_it_can_listen_stops(slow_fork):
+    """The signal that meets it between its fork and its own handlers is not lost."""
+    with worker(ready=False, PYTHONPATH=str(slow_fork)) as young:
+        assert until(lambda: children(young.process.pid), 30)
+        young.process.send_signal(signal.SIGTERM)
+
+        assert young.process.wait(LATE_S + 5) == 0
 
 
 def test_killed_master_leaves_no_orphan():
