@@ -393,7 +393,8 @@ def test_new_release_and_back_under_load(fleet):
     assert back.code == 0, back.text
     assert [release(fleet, host) for host in fleet.gpu_hosts] == [old, old]
     assert load.failed == {}
-    assert elapsed < 60 * len(fleet.gpu_hosts)
+    # Half a minute a host on 2 idle cores; longer than this, something waited for its limit.
+    assert elapsed < 150 * len(fleet.gpu_hosts)
 
 
 def test_bad_release_stops_at_the_canary_under_load(fleet):
