@@ -77,6 +77,10 @@ WINDOWS_ENCODED = Counter(
 WINDOWS_REDONE = Counter(
     "transcription_windows_redone", "How many short encoder windows had to be done again in full?"
 )
+RESTS_NOT_BELIEVED = Counter(
+    "transcription_rests_not_believed",
+    "How many ends of recordings had an unlikely text in their short encoder window?",
+)
 WINDOWS_TOO_SHORT = Counter(
     "transcription_windows_too_short", "How many ends of recordings were too short for a word?"
 )

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import ctranslate2
 import numpy as np
 import pytest
+from faster_whisper.audio import pad_or_trim
 
 from app import metrics
+from app.audio.limits import SAMPLE_RATE
+from app.engine.admission import Tier
+from app.engine.batching import max_length, special
 from app.engine.cancellation import Cancellation
-from app.engine.encoder_window import encoder_frames, is_suspicious
+from app.engine.encoder_window import FULL_FRAMES, encoder_frames, is_suspicious
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from tests.recordings import recording
@@ -19,6 +24,7 @@ from tests.test_contract import SENTENCE, words
 @dataclass
 class Result:
     scores: tuple[float]
+    sequences_ids: tuple[list[int]] = ([1],)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +49,29 @@ def test_lengths_are_rounded_up_to_a_few(sound, encoded):
 )
 def test_runaway_results_are_suspicious(score, text, tokens, suspicious):
     assert is_suspicious(Result((score,)), text, tokens, sound_frames=300) is suspicious
+
+
+def test_result_that_was_cut_off_is_suspicious():
+    whole, cut = ([1] * 45,), ([1] * 46,)
+
+    assert not is_suspicious(Result((-0.3,), whole), "Yes.", 2, sound_frames=300)
+    assert is_suspicious(Result((-0.3,), cut), "Yes.", 2, sound_frames=300)
+
+
+@pytest.mark.parametrize("prompt_tokens", [1, 30, 200])
+@pytest.mark.parametrize("n_tokens", [12, 100])
+def test_decoding_stops_where_it_is_told_to(adaptive, prompt_tokens, n_tokens):
+    """However long the prompt is; without an end of text it would go on."""
+    shared = adaptive._shared
+    window = feature_view(adaptive, recording("austen_0890.wav").waveform())
+    prompt = [shared.end_token - 1] * (prompt_tokens - 1) + [shared.start_token]
+
+    (found,) = shared.model.generate(
+        window, [prompt], beam_size=1, suppress_tokens=[-1, shared.end_token],
+        max_length=max_length(n_tokens, len(prompt)),
+    )  # fmt: skip
+
+    assert len(found.sequences_ids[0]) == n_tokens
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +105,44 @@ def test_suspicious_window_is_done_again_in_full(adaptive, monkeypatch):
     assert words(found.text) == words(SENTENCE)
     assert metrics.WINDOWS_REDONE._value.get() == redone + 1
     assert metrics.WINDOWS_ENCODED._value.get() == encoded + 2
+
+
+def test_rest_that_is_suspicious_is_no_speech(adaptive, monkeypatch):
+    """Little sound behind a recording's other windows is not looked into again; alone it is a
+    recording like any other."""
+    monkeypatch.setattr("app.engine.encoder_window.MIN_AVG_LOGPROB", 0.0)
+    speech = recording("austen_0890.wav").waveform()
+    windows = [feature_view(adaptive, part) for part in (speech, speech[: SAMPLE_RATE // 2])]
+    prompt = [start_token(adaptive)]
+
+    def decoded(*views) -> list[list[int]]:
+        request = adaptive._for_request(Tier.REALTIME, Cancellation(), False).model
+        results = [
+            request.generate(request.encode(one), [prompt], return_scores=True)[0] for one in views
+        ]
+        return [result.sequences_ids[0] for result in results]
+
+    redone, dropped = metrics.WINDOWS_REDONE._value.get(), metrics.RESTS_NOT_BELIEVED._value.get()
+    first, rest = decoded(*windows)
+    assert len(first) > 5
+    assert len(rest) == 1, "the end of text"
+    assert metrics.WINDOWS_REDONE._value.get() == redone + 1
+    assert metrics.RESTS_NOT_BELIEVED._value.get() == dropped + 1
+
+    decoded(windows[1])
+    assert metrics.WINDOWS_REDONE._value.get() == redone + 2
+    assert metrics.RESTS_NOT_BELIEVED._value.get() == dropped + 1
+
+
+def feature_view(model: Model, samples: np.ndarray) -> ctranslate2.StorageView:
+    """A window as faster-whisper gives it to be encoded, padded to 30 s."""
+    features = model._whisper.feature_extractor(samples)[:, :-1]
+    padded = pad_or_trim(features, FULL_FRAMES)
+    return ctranslate2.StorageView.from_array(np.ascontiguousarray(padded[np.newaxis]))
+
+
+def start_token(model: Model) -> int:
+    return special(model._whisper.hf_tokenizer, "<|startoftranscript|>")
 
 
 def test_silence_stays_silent(adaptive):

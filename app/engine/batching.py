@@ -20,7 +20,12 @@ from app import metrics
 from app.engine.admission import Tier
 from app.engine.cancellation import Cancellation
 from app.engine.device import Call, Device
-from app.engine.encoder_window import encoder_frames, is_suspicious
+from app.engine.encoder_window import (
+    REST_FRAMES,
+    encoder_frames,
+    is_suspicious,
+    longest_sequence,
+)
 from app.engine.gpu_memory import CONTEXT_TOKENS
 from app.engine.guard import NO_REPEATED_GROUP, Guard
 from app.engine.operations import Kind, Operation
@@ -199,6 +204,15 @@ def gather(windows: Sequence[Encoded]) -> ctranslate2.StorageView:
     return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.stack(parts)))
 
 
+def max_length(n_tokens: int, prompt_tokens: int) -> int:
+    """CTranslate2's `max_length` for no more than so many tokens behind a prompt.
+
+    It counts the prompt but for its last token, and no more than its half may follow, as was
+    found by trying; a test holds it to that.
+    """
+    return min(CONTEXT_TOKENS, max(2 * n_tokens, n_tokens + prompt_tokens - 1))
+
+
 def freeze(options: dict[str, Any]) -> Hashable:
     """Options as a key: equal where a call's options are equal."""
     return tuple(
@@ -235,6 +249,7 @@ class SharedModel:
         self._tier = tier
         self._cancellation = cancellation
         self._scoring = scoring
+        self._first: Window | None = None  # of those decoded
         self._last: Window | None = None
         self.scores = WindowScores()
 
@@ -259,6 +274,7 @@ class SharedModel:
         if self._shared.guard.too_short(window.sound_frames):
             metrics.WINDOWS_TOO_SHORT.inc()
             return [self._no_speech()]
+        self._first = self._first or window
         (prompt,) = prompts
         # The start token must stand at the same place in all prompts of a call, and either all
         # of them or none ask for timestamps.
@@ -271,10 +287,17 @@ class SharedModel:
             payload = (self._encoded(window), before + task)
             return self._run(Kind.GENERATE, key, payload, options)
 
-        result = decode(before, options)
-        if window.frames < window.features.shape[1] and self._is_suspicious(result, window):
-            metrics.WINDOWS_REDONE.inc()
-            window.frames, window.encoded = window.features.shape[1], None
+        if window.frames < window.features.shape[1]:
+            most = longest_sequence(window.sound_frames)
+            result = decode(before, options | {"max_length": max_length(most, len(prompt))})
+            if self._is_suspicious(result, window):
+                if window is not self._first and window.sound_frames < REST_FRAMES:
+                    metrics.RESTS_NOT_BELIEVED.inc()
+                    return [self._no_speech()]
+                metrics.WINDOWS_REDONE.inc()
+                window.frames, window.encoded = window.features.shape[1], None
+                result = decode(before, options)
+        else:
             result = decode(before, options)
         if before and self._is_echo(result, before):
             metrics.WINDOWS_ECHOED.inc()

@@ -130,6 +130,7 @@ ROWS: dict[str, list[Panel]] = {
             "windows redone": rate("transcription_windows_redone_total"),
             "loops": rate("transcription_windows_looped_total"),
             "prompts echoed": rate("transcription_windows_echoed_total"),
+            "ends not believed": rate("transcription_rests_not_believed_total"),
             "ends not decoded": rate("transcription_windows_too_short_total"),
             "calls dropped": rate("transcription_dropped_operations_total"),
         }),
