@@ -5,15 +5,16 @@
 A bot sends pieces of running speech, cut anywhere, with what was said before as the prompt. Then
 the model often puts its last time stamp a little before the end of the sound, and faster-whisper
 decodes what is left as a window of its own, which holds no word and costs as much as any other.
-Shown with and without the guards against that (app/engine/guard.py): windows decoded, and errors
-of words against the words that ended before the cut. A right word that was dropped would show as
-`deleted`.
+Shown with and without the guards against that (app/engine/guard.py), and with the adaptive encoder
+window: windows encoded, processor seconds, and errors of words against the words that ended before
+the cut. A right word that was dropped would show as `deleted`.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +32,16 @@ from app.engine.options import DecodeOptions
 from tests import models
 from tests.recordings import SAMPLE_RATE, utterances
 
-GUARDS: tuple[dict[str, Any], ...] = (
+SETTINGS: tuple[dict[str, Any], ...] = (
     {"min_window_ms": 0, "max_tokens_per_s": 0, "min_echo_letters": 0},
     {"min_window_ms": 50, "max_tokens_per_s": 0, "min_echo_letters": 0},
     {"min_window_ms": 100, "max_tokens_per_s": 0, "min_echo_letters": 0},
     {"min_window_ms": 100, "max_tokens_per_s": 12, "min_echo_letters": 0},
     {"min_window_ms": 100, "max_tokens_per_s": 12, "min_echo_letters": 20},
     {"min_window_ms": 300, "max_tokens_per_s": 12, "min_echo_letters": 20},
+    {"encoder_window": "adaptive"},  # and what is default of the others
 )
+COLUMNS = ("min_window_ms", "max_tokens_per_s", "min_echo_letters", "encoder_window")
 LENGTHS_S = (2, 3, 4, 5, 6, 8, 10, 14, 20, 25)
 PAUSES_S = (0.2, 0.35, 0.5, 0.8)
 TALK_S = 60.0
@@ -107,13 +110,15 @@ def measure(name: str, folder: Path, windows: int) -> None:
     cuts = [cut(sentences, dice) for _ in range(windows)]
     spoken = [one for one in cuts if normal(one.words)]
     print(f"\nWhisper {name}, {windows} windows, {sum(len(c.words.split()) for c in cuts)} words")
-    heads = (*(f"`{each.upper()}`" for each in GUARDS[0]), "windows decoded", "errors", "wrong",
-             "deleted", "invented")  # fmt: skip
+    heads = (*(f"`{each.upper()}`" for each in COLUMNS), "windows encoded", "CPU", "errors",
+             "wrong", "deleted", "invented")  # fmt: skip
     print("| " + " | ".join(heads) + " |")
-    print("|---|---|---|---|---|---|---|")
-    for guard in GUARDS:
-        model = Model(Config(model_size=str(folder), workers=1, **guard))
-        decoded = metrics.WINDOWS_ENCODED._value.get()
+    print("|---" * len(heads) + "|")
+    for settings in SETTINGS:
+        config = Config(model_size=str(folder), workers=1, **settings)
+        model = Model(config)
+        encoded = metrics.WINDOWS_ENCODED._value.get()
+        began_s = time.process_time()
         heard = [
             normal(
                 model.transcribe(
@@ -127,9 +132,11 @@ def measure(name: str, folder: Path, windows: int) -> None:
             for one in spoken
         ]  # fmt: skip
         found = jiwer.process_words([normal(one.words) for one in spoken], heard)
-        decoded = metrics.WINDOWS_ENCODED._value.get() - decoded
-        cells = (*guard.values(), round(decoded), f"{found.wer:.2%}", found.substitutions,
-                 found.deletions, found.insertions)  # fmt: skip
+        took_s = time.process_time() - began_s
+        encoded = metrics.WINDOWS_ENCODED._value.get() - encoded
+        cells = (*(getattr(config, each) for each in COLUMNS), round(encoded), f"{took_s:.0f} s",
+                 f"{found.wer:.2%}", found.substitutions, found.deletions,
+                 found.insertions)  # fmt: skip
         print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
