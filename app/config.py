@@ -172,7 +172,8 @@ class Config:
     encoder_window: str = setting(
         "full",
         "`full`: the encoder sees 30 s, as Whisper was trained. `adaptive`: little more than the "
-        "sound, much cheaper for short windows; other words of the same quality.",
+        "sound, which carried twice the meetings on a CPU, with other words (see "
+        "[Development](#development)).",
         choices=("full", "adaptive"),
     )
     min_window_ms: int = setting(
