@@ -89,9 +89,12 @@ class Victim:
         told = self.lb_status()
         idle = ("Requests in progress: 0", "\nQueue: 0", "Deferred queue: 0")
         numbers = range(1, self.all() + 1)
-        return all(line in told for line in idle) and not any(
-            self.stack.metric(number, "transcription_slots_in_use") for number in numbers
-        )
+        try:
+            return all(line in told for line in idle) and not any(
+                self.stack.metric(number, "transcription_slots_in_use") for number in numbers
+            )
+        except httpx.TransportError:  # a worker is not there, though the balancer may not know yet
+            return False
 
     def command(self, name: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """`make restart` and its like, with what they said."""

@@ -97,7 +97,8 @@ class Prometheus:
 
     def fired(self, since_s: float) -> set[str]:
         """The alerts that fired in the last so many seconds."""
-        over = f'count_over_time(ALERTS{{alertstate="firing"}}[{since_s:.0f}s])'
+        # Whole seconds, or an alert of what was before might count.
+        over = f'count_over_time(ALERTS{{alertstate="firing"}}[{int(since_s)}s])'
         return {
             result["metric"]["alertname"].removeprefix("Transcription")
             for result in self.query(f"count by (alertname) ({over})")
