@@ -254,7 +254,7 @@ def test_killed_worker_takes_its_port_with_it(slow_fork):
     with worker(PYTHONPATH=str(slow_fork)) as killed:
         os.kill(killed.process_id(), signal.SIGKILL)
 
-        killed.process.wait(LATE_S)
+        killed.process.wait(10)
         assert killed.health() is None
 
 
@@ -264,7 +264,7 @@ def test_worker_that_is_told_to_stop_before_it_can_listen_stops(slow_fork):
         assert until(lambda: children(young.process.pid), 30)
         young.process.send_signal(signal.SIGTERM)
 
-        assert young.process.wait(LATE_S + 5) == 0
+        assert young.process.wait(LATE_S + 10) == 0
 
 
 def test_killed_master_leaves_no_orphan():

@@ -75,15 +75,16 @@ class Noisy(Recording):
         )  # fmt: skip
 
     def content(self) -> bytes:
-        return wav(self.waveform())
-
-    def waveform(self) -> np.ndarray:
-        """float32; the same noise every time, brown as in a room."""
+        """16-bit WAV; the same noise every time, brown as in a room."""
         speech = waveform(self.path.read_bytes())
         noise = np.resize(recording("noise_brown_20s.ogg").waveform(), speech.size)
         power = float(np.mean(speech**2)) / max(1e-12, float(np.mean(noise**2)))
         mixed = speech + noise * np.sqrt(power / 10 ** (self.snr_db / 10))
-        return (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32)
+        return wav((mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32))
+
+    def waveform(self) -> np.ndarray:
+        """float32, of the same 16 bits that a service is sent."""
+        return waveform(self.content())
 
 
 @dataclass

@@ -287,17 +287,17 @@ class SharedModel:
             payload = (self._encoded(window), before + task)
             return self._run(Kind.GENERATE, key, payload, options)
 
-        if window.frames < window.features.shape[1]:
+        limited = options
+        if short := window.frames < window.features.shape[1]:
             most = longest_sequence(window.sound_frames)
-            result = decode(before, options | {"max_length": max_length(most, len(prompt))})
-            if self._is_suspicious(result, window):
-                if window is not self._first and window.sound_frames < REST_FRAMES:
-                    metrics.RESTS_NOT_BELIEVED.inc()
-                    return [self._no_speech()]
-                metrics.WINDOWS_REDONE.inc()
-                window.frames, window.encoded = window.features.shape[1], None
-                result = decode(before, options)
-        else:
+            limited = options | {"max_length": max_length(most, len(prompt))}
+        result = decode(before, limited)
+        if short and self._is_suspicious(result, window):
+            if window is not self._first and window.sound_frames < REST_FRAMES:
+                metrics.RESTS_NOT_BELIEVED.inc()
+                return [self._no_speech()]
+            metrics.WINDOWS_REDONE.inc()
+            window.frames, window.encoded = window.features.shape[1], None
             result = decode(before, options)
         if before and self._is_echo(result, before):
             metrics.WINDOWS_ECHOED.inc()
