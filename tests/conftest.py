@@ -1,20 +1,74 @@
-"""Engines with real models, made once; clients of them."""
+"""How the suite runs: engines made once, pools shared, and some tests alone on the machine.
+
+With `-n` tests run in several processes (pytest-xdist). Those that share a pool go to one of them,
+whose session fixture it is; so do those of one file, but for tests that start no process.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from app.config import Config
 from app.engine.engine import Engine
-from tests import models
-from tests.client import Client
-from tests.stack import Stack
+from tests.support import models
+from tests.support.client import Client
 
-LOAD_S = 120
+LOAD_S = 300
+IN_PROCESS = ("unit", "model")
+# The session's pools that files of tests/service share; the others share `stack`.
+POOL_OF = {
+    "test_browser.py": "keyed",
+    "test_keys.py": "keyed",
+    "test_privacy.py": "keyed",
+    "test_faults.py": "victim",
+    "test_pool.py": "victim",
+    "test_pool_commands.py": "none",
+}
+
+
+class ByPool(LoadScopeScheduling):
+    """Gives tests of one pool to one process, and each of those without processes to any."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path, *_ = nodeid.split("::")
+        _, folder, *_, file = path.split("/")
+        if folder in IN_PROCESS:
+            return nodeid
+        return POOL_OF.get(file, "stack") if folder == "service" else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByPool:
+    return ByPool(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Hold back all other tests while one that is marked `alone` runs, its fixtures included."""
+    with the_machine(item.config, alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+@contextmanager
+def the_machine(config: pytest.Config, alone: bool) -> Iterator[None]:
+    """Share the machine with the suite's other processes, or have it alone."""
+    if not hasattr(config, "workerinput"):  # there is no other process
+        yield
+        return
+    folder = Path(config.option.basetemp).parent  # which all of them share
+    # Who wants the machine alone keeps the turnstile while waiting, so that nobody slips in.
+    with (folder / "turnstile").open("w") as turnstile, (folder / "machine").open("w") as machine:
+        fcntl.flock(turnstile, fcntl.LOCK_EX)
+        fcntl.flock(machine, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(turnstile, fcntl.LOCK_UN)
+        yield
 
 
 def config(model: Path, name: str, **settings: object) -> Config:
@@ -65,10 +119,3 @@ def client(tiny_config: Config, tiny_engine: Engine) -> Client:
 def base_client(base_config: Config, base_engine: Engine) -> Client:
     """A client of a worker with the multilingual model."""
     return Client.of(base_config, base_engine)
-
-
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The whole service in processes of its own: HAProxy, Supervisor and two workers."""
-    with Stack.started(tmp_path_factory.mktemp("stack"), WORKERS="2") as running:
-        yield running

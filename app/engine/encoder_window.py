@@ -10,8 +10,8 @@ is thrown away and not looked for again.
 
 Source of the thresholds: measured on 250 English clips with Whisper base, where the word error
 rate stayed the same (16.07 % for 16.10 %) and 8 % of the windows were done again. Of the rest: 100
-windows as bots cut them with tiny.en (tests/ends.py), where of 2208 words 37 were missing, and 36
-with the encoder's full window.
+windows as bots cut them with tiny.en (tests/measure/ends.py), where of 2208 words 37 were
+missing, and 36 with the encoder's full window.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ from app.errors import InvalidRequest
 
 logger = logging.getLogger(__name__)
 
-# "He was not an ill-disposed young man": LibriVox, Sense and Sensibility, public domain.
+# "Unless to be rather cold-hearted and rather selfish is to be ill-disposed": LibriVox, Sense and
+# Sensibility, public domain.
 WARM_UP_RECORDING = Path(__file__).with_name("warm_up.flac")
 # Trained without translation: they answer in the language they hear.
 NO_TRANSLATION = ("turbo", "distil")

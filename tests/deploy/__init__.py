@@ -1,0 +1,1 @@
+"""Configuration files, requirements and playbooks, as files."""

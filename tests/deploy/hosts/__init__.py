@@ -1,0 +1,1 @@
+"""The playbooks on hosts with a real systemd: `make test-hosts`."""

@@ -1,0 +1,233 @@
+"""The files an operator deploys: valid, without a second truth, and locked."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from configparser import RawConfigParser
+from pathlib import Path
+
+import pytest
+
+from app.config import ROOT, Config, settings
+from app.pool import (
+    BALANCER_CONF,
+    SUPERVISOR_CONF,
+    Pool,
+    find_haproxy,
+    render,
+    render_balancer,
+)
+
+UNIT = ROOT / "deploy/systemd/transcription.service"
+REQUIREMENTS = sorted(
+    path
+    for folder in (ROOT, ROOT / "deploy", ROOT / "deploy/ansible", ROOT / "tests")
+    for path in folder.glob("*.txt")
+)
+
+
+def check_balancer(path: Path) -> str:
+    """What HAProxy says of a configuration, warnings made errors; empty: nothing."""
+    checked = subprocess.run(
+        [find_haproxy(), "-c", "-dW", "-q", "-f", str(path)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stdout
+    return checked.stdout
+
+
+def test_balancer_is_valid_as_it_stands():
+    assert check_balancer(BALANCER_CONF) == ""
+
+
+@pytest.mark.parametrize("n_workers", [1, 3, 24])
+def test_balancer_is_valid_for_any_number_of_workers(tmp_path, n_workers):
+    workers = [{"name": f"w{n}", "address": f"10.0.0.{n}:8001"} for n in range(1, n_workers + 1)]
+    rendered = tmp_path / "haproxy.cfg"
+    rendered.write_text(render(BALANCER_CONF, workers=workers))
+
+    assert check_balancer(rendered) == ""
+    servers = re.findall(r"^ +server (\S+) (\S+)( track workers/\S+)?$", rendered.read_text(), re.M)
+    assert [one for one in servers if not one[2]] == [
+        (one["name"], one["address"], "") for one in workers
+    ]
+    assert [name for name, _, track in servers if track] == 2 * [one["name"] for one in workers]
+
+
+def test_rendering_the_default_number_changes_nothing_but_comments():
+    """The file as it stands and the rendered one are one configuration."""
+
+    def lines(text: str) -> list[str]:
+        return [line for line in text.splitlines() if line.strip() and not is_comment(line)]
+
+    rendered = render_balancer(Config().worker_ports)
+
+    assert lines(rendered) == lines(BALANCER_CONF.read_text())
+
+
+def is_comment(line: str) -> bool:
+    return line.lstrip().startswith("#")
+
+
+def test_balancers_defaults_are_the_settings_own(monkeypatch):
+    """A number that stands in the file is the setting's default, by the setting's name."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
+    monkeypatch.setattr("resource.getrlimit", lambda limit: (1 << 20, 1 << 20))
+    pool = Pool(Config())
+    environment = pool.environment() | {
+        "RUN_DIR": "/run/haproxy", "LUA_DIR": "deploy", "PAGES_DIR": "app/api/pages"
+    }  # fmt: skip
+    used = dict(re.findall(r"\$\{([A-Z_]+)-([^}]*)\}", BALANCER_CONF.read_text()))
+
+    assert used == {name: environment[name] for name in used}
+    assert "MAX_CONCURRENT_TRANSCRIPTIONS" in used
+    assert "LB_PORT" in used
+
+
+def test_supervisor_reads_only_what_the_pool_gives():
+    parser = RawConfigParser(inline_comment_prefixes=(";",))
+    parser.read_string(render(SUPERVISOR_CONF, numbers=range(1, 6)))
+    used = set(re.findall(r"%\(ENV_([A-Z_]+)\)s", SUPERVISOR_CONF.read_text()))
+
+    assert used <= set(Pool(Config()).environment())
+    assert [parser[f"program:worker_{n}"]["environment"] for n in range(1, 6)] == [
+        f'WORKER_ID="{n}"' for n in range(1, 6)
+    ]
+    assert parser["program:worker_1"]["killasgroup"] == "true"
+    assert set(parser.sections()) >= {"program:haproxy", "supervisord"}
+
+
+def test_stopping_limits_are_ordered():
+    """Gunicorn's patience ends before Supervisor's, or work would be cut off."""
+    config = Config(drain_timeout_s=33)
+
+    assert int(Pool(config).environment()["STOP_WAIT_S"]) > config.drain_timeout_s
+
+
+def test_units_limit_is_the_last():
+    """systemd's patience ends after Supervisor's, which ends after Gunicorn's."""
+    unit = re.search(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.M)
+
+    assert unit
+    assert int(unit[1]) > int(Pool(Config()).environment()["STOP_WAIT_S"])
+
+
+def test_unit_leaves_a_gpu_reachable():
+    """What would hide the devices, or forbid code that is written while it runs."""
+    assert not re.search(r"^(PrivateDevices|MemoryDenyWriteExecute)=", UNIT.read_text(), re.M)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+def test_unit_lets_decoders_confine_themselves():
+    """The unit's own filter must not refuse what the sandbox is made with."""
+    allowed: set[str] = set()
+    for names in re.findall(r"^SystemCallFilter=(.+)$", UNIT.read_text(), re.M):
+        named = set().union(*map(system_calls, names.removeprefix("~").split()))
+        allowed = allowed - named if names.startswith("~") else allowed | named
+
+    assert allowed > {"clone", "close_range", "ftruncate", "memfd_create", "preadv", "prctl"}
+    assert allowed > {"landlock_create_ruleset", "landlock_restrict_self", "prlimit64", "sendmsg"}
+    assert "mount" not in allowed
+
+
+def system_calls(name: str) -> set[str]:
+    """What systemd means by a name in a filter."""
+    if not name.startswith("@"):
+        return {name}
+    shown = subprocess.run(
+        ["systemd-analyze", "syscall-filter", "--no-pager", name],
+        stdout=subprocess.PIPE, text=True, check=True,
+    ).stdout.splitlines()[1:]  # fmt: skip
+    names = [line.strip() for line in shown if line.strip() and not line.strip().startswith("#")]
+    return set().union(*map(system_calls, names))
+
+
+def test_supervisor_under_systemd_gets_no_settings():
+    """Each worker reads them from its release when it starts; secrets are in no environment."""
+    config = Config(api_token="a-secret", beam_size=3, run_dir=Path("/run/transcription"))
+    environment = Pool(config).unit_environment()
+    used = set(re.findall(r"%\(ENV_([A-Z_]+)\)s", SUPERVISOR_CONF.read_text()))
+
+    assert used <= set(environment)
+    assert environment["LOG_FILE"] == "syslog"
+    assert "a-secret" not in environment.values()
+    assert "BEAM_SIZE" not in environment
+
+
+@pytest.mark.parametrize("path", REQUIREMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_requirement_has_its_version_and_hash(path):
+    blocks = re.split(r"\n(?=\S)", path.read_text())
+    packages = [block for block in blocks if not block.startswith(("#", "-"))]
+
+    assert packages
+    for package in packages:
+        assert re.match(r"[A-Za-z0-9._-]+==\S+", package), package
+        assert "--hash=sha256:" in package, package
+    assert "//" not in path.read_text(), "no address of a registry"
+
+
+def test_lock_holds_what_is_asked_for():
+    for path in REQUIREMENTS:
+        asked = re.findall(r"^([a-z][a-z0-9-]+)", path.with_suffix(".in").read_text(), re.M)
+        locked = re.findall(r"^([a-z0-9-]+)==", path.read_text(), re.M)
+        assert set(asked) <= set(locked), path
+
+
+def imports(path: Path) -> set[str]:
+    """The modules a file imports, as it names them."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("app/engine", ("falcon", "app.api", "gunicorn")),
+        ("app/audio", ("falcon", "app.api", "app.engine", "faster_whisper", "ctranslate2")),
+        ("app/api", ("faster_whisper", "ctranslate2", "av")),
+        ("app", ("tests",)),
+    ],
+)
+def test_dependencies_point_one_way(folder, forbidden):
+    for path in (ROOT / folder).rglob("*.py"):
+        for module in imports(path):
+            assert not module.startswith(forbidden), f"{path} imports {module}"
+
+
+def test_settings_are_read_from_the_environment_in_one_place():
+    """`os.environ` is read in config.py; elsewhere it is only handed on or set."""
+    readers = [
+        path.name
+        for path in (ROOT / "app").rglob("*.py")
+        if re.search(r"os\.environ(\.get|\[[^]]*\](?! *=))|getenv", path.read_text())
+    ]
+    assert readers == ["pool.py"], "the pool looks along PATH for HAProxy"
+
+
+def test_every_setting_is_used():
+    sources = "\n".join(
+        path.read_text() for path in (ROOT / "app").rglob("*.py") if path.name != "config.py"
+    )
+    own = (ROOT / "app/config.py").read_text() + BALANCER_CONF.read_text()
+    for each in settings():
+        used = f".{each.name}" in sources or own.count(f"self.{each.name}")
+        assert used or each.name.upper() in own, each.name
+
+
+def test_shell_scripts_are_sound():
+    scripts = [ROOT / "deploy/setup.sh", *(ROOT / "tests").rglob("*.sh")]
+    checked = subprocess.run(
+        [Path(sys.executable).with_name("shellcheck"), *scripts],
+        stdout=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+
+    assert checked.stdout == ""

@@ -1,0 +1,70 @@
+"""The playbooks as files: their style, their syntax, and what needs no host."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.allowance import Allowance
+from app.config import ROOT
+from app.keys import digest, read
+
+ANSIBLE = ROOT / "deploy" / "ansible"
+PLAYBOOKS = sorted(path.name for path in ANSIBLE.glob("*.yml"))
+EXAMPLE = ANSIBLE / "inventory" / "example" / "hosts.yml"
+
+
+def test_playbooks_are_clean():
+    checked = subprocess.run(
+        [Path(sys.executable).with_name("ansible-lint"), "--offline", "--nocolor"],
+        cwd=ANSIBLE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_inventorys_keys_become_hashes(tmp_path):
+    """By the role's own task, on this machine; read by what reads them on a host."""
+    named = {"name": "meetings", "key": "its-key", "requests_per_minute": 600}
+    play = {
+        "hosts": "localhost", "connection": "local", "gather_facts": False,
+        "tasks": [{"ansible.builtin.include_role": {"name": "service", "tasks_from": "keys"}}],
+    }  # fmt: skip
+    (tmp_path / "play.json").write_text(json.dumps([play]))
+    own = {
+        "service_api_keys": ["first", named, "second"], "service_config": str(tmp_path),
+        "service_user": "root", "ansible_python_interpreter": sys.executable,
+    }  # fmt: skip
+
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,",
+         tmp_path / "play.json", "--extra-vars", json.dumps(own), "--diff", "-vvv"],
+        env=os.environ | {"ANSIBLE_ROLES_PATH": str(ANSIBLE / "roles"), "ANSIBLE_NOCOLOR": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout
+    found = {key.name: key for key in read(tmp_path / "keys.json")}
+    assert set(found) == {"key-1", "meetings", "key-3"}
+    assert found["key-1"].scopes == ("transcribe", "admin")
+    assert found["meetings"].hashes == (digest("its-key"),)
+    assert found["meetings"].scopes == ("transcribe",)
+    assert found["meetings"].allowance == Allowance(requests_per_minute=600)
+    assert digest("its-key").hex() not in done.stdout
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_syntax(playbook):
+    checked = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "--syntax-check",
+         "--inventory", EXAMPLE, playbook],
+        cwd=ANSIBLE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+
+    assert checked.returncode == 0, checked.stdout

@@ -1,0 +1,1 @@
+"""The real HAProxy in front of stub workers."""

@@ -1,0 +1,1 @@
+"""Benchmarks, load, chaos, soak, fuzz and word errors: commands, never collected."""

@@ -1,0 +1,154 @@
+"""Windows that nobody can have said: too short for a word, or loops."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from app import metrics
+from app.engine.cancellation import Cancellation
+from app.engine.guard import Guard
+from app.engine.model import Model
+from app.engine.options import DecodeOptions
+from tests.support.recordings import recording, without_speech
+from tests.support.text import SENTENCE, words
+
+GUARD = Guard(min_window_ms=100, max_tokens_per_s=12, max_compression_ratio=2.4)
+LOOP = "Thank you. " * 40
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "sound_s", "loop"),
+    [
+        (LOOP, 120, 5, True),
+        (LOOP, 120, 15, False),
+        (SENTENCE, 70, 5, False),
+        ("No, no.", 14, 0.3, False),
+        ("", 0, 0.1, False),
+    ],
+    ids=["loop", "long enough to be said", "no repetition", "short", "nothing"],
+)
+def test_a_loop_repeats_itself_for_longer_than_the_sound(text, tokens, sound_s, loop):
+    assert GUARD.is_loop(text, tokens, round(sound_s * 100)) is loop
+
+
+@pytest.mark.parametrize(
+    ("text", "echo"),
+    [
+        ("the quarterly figures are good", True),
+        ("The quarterly, figures ARE good!", True),
+        ("The figures are good, I said.", False),
+        ("good", False),
+        ("", False),
+    ],
+)
+def test_an_echo_stands_in_the_prompt(text, echo):
+    guard = Guard(min_echo_letters=12)
+
+    assert guard.is_echo(text, "So, as I said, the quarterly figures are good.") is echo
+
+
+def test_zero_believes_everything():
+    assert not Guard().is_echo("the figures", "the figures")
+    assert not Guard().is_loop(LOOP, 120, 10)
+    assert not Guard().too_short(1)
+
+
+@pytest.mark.parametrize(("shortest_ms", "decoded"), [(100, 0), (0, 1)])
+def test_sound_too_short_for_a_word_is_not_decoded(tiny_config, shortest_ms, decoded):
+    model = Model(replace(tiny_config, min_window_ms=shortest_ms))
+    options = DecodeOptions(speech=replace(DecodeOptions().speech, enabled=False))
+    encoded = metrics.WINDOWS_ENCODED._value.get()
+    skipped = metrics.WINDOWS_TOO_SHORT._value.get()
+
+    found = model.transcribe(
+        recording("austen_0890.wav").waveform()[8000:9000], options, Cancellation()
+    )
+
+    assert metrics.WINDOWS_ENCODED._value.get() == encoded + decoded
+    assert metrics.WINDOWS_TOO_SHORT._value.get() == skipped + 1 - decoded
+    if not decoded:
+        assert found.text == ""
+        assert found.segments == ()
+
+
+def test_sound_that_may_hold_a_word_is_decoded(tiny_config):
+    model = Model(replace(tiny_config, min_window_ms=100))
+    encoded = metrics.WINDOWS_ENCODED._value.get()
+
+    model.transcribe(recording("austen_0890.wav").waveform(), DecodeOptions(), Cancellation())
+
+    assert metrics.WINDOWS_ENCODED._value.get() >= encoded + 1
+
+
+def test_a_loop_is_decoded_again_and_then_left_out(tiny_config, monkeypatch):
+    """Every text is one here, so that the way is gone to its end."""
+    monkeypatch.setattr(Guard, "is_loop", lambda *_: True)
+    model = Model(tiny_config)
+    looped = metrics.WINDOWS_LOOPED._value.get()
+    encoded = metrics.WINDOWS_ENCODED._value.get()
+
+    found = model.transcribe(
+        recording("austen_0890.wav").waveform(), DecodeOptions(word_timestamps=True), Cancellation()
+    )
+
+    assert found.text == ""
+    assert metrics.WINDOWS_LOOPED._value.get() == looped + 1
+    assert metrics.WINDOWS_ENCODED._value.get() == encoded + 1
+
+
+def test_a_loop_that_ends_when_decoded_again_is_kept(tiny_config, monkeypatch):
+    answers = iter((True, False))
+    monkeypatch.setattr(Guard, "is_loop", lambda *_: next(answers))
+    model = Model(tiny_config)
+
+    found = model.transcribe(
+        recording("austen_0890.wav").waveform(), DecodeOptions(token_scores=True), Cancellation()
+    )
+
+    assert words(found.text) == words(SENTENCE)
+    assert found.segments[0].token_scores
+
+
+@pytest.mark.parametrize("prompt", [SENTENCE, f"He said: {SENTENCE} And she agreed."])
+def test_words_that_are_said_again_are_kept(tiny_config, prompt):
+    """They stand in the prompt and in the sound: the second answer has them too."""
+    model = Model(tiny_config)
+    echoed = metrics.WINDOWS_ECHOED._value.get()
+    encoded = metrics.WINDOWS_ENCODED._value.get()
+
+    found = model.transcribe(
+        recording("austen_0890.wav").waveform(), DecodeOptions(prompt=prompt), Cancellation()
+    )
+
+    assert words(found.text) == words(SENTENCE)
+    assert metrics.WINDOWS_ECHOED._value.get() == echoed + 1
+    assert metrics.WINDOWS_ENCODED._value.get() == encoded + 1
+
+
+def test_a_prompt_that_comes_back_gives_way_to_what_is_said(base_config):
+    """Plain faster-whisper's answer to this Spanish sentence is the English prompt."""
+    waveform = recording("synthetic_es.ogg").waveform()
+    options = DecodeOptions(
+        language="es", prompt="The sisters were left to their thoughts, and it was long. " * 8
+    )
+
+    found = {
+        letters: Model(replace(base_config, min_echo_letters=letters))
+        .transcribe(waveform, options, Cancellation())
+        .text.lower()
+        for letters in (0, 20)
+    }
+
+    assert "sisters" in found[0]
+    assert "sisters" not in found[20]
+    assert "kiwi" in found[20]
+
+
+@pytest.mark.parametrize("one", without_speech(), ids=lambda one: one.name)
+def test_nothing_is_heard_where_nobody_speaks(tiny_engine, one):
+    """A prompt is not given back as text either."""
+    options = DecodeOptions(language="en", prompt="So, as I said, the figures are good.")
+
+    assert tiny_engine.transcribe(one.waveform(), options, Cancellation()).text == ""

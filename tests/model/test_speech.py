@@ -1,0 +1,348 @@
+"""How a recording is cut, and that its parts put together are the whole."""
+
+from __future__ import annotations
+
+import re
+import threading
+import tracemalloc
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from app.engine.cancellation import Cancellation
+from app.engine.model import Model
+from app.engine.options import DecodeOptions, SpeechOptions
+from app.engine.speech import (
+    PART_S,
+    PIECE_S,
+    SAMPLE_RATE,
+    Part,
+    Span,
+    cut_at_pauses,
+    everything,
+    find_speech,
+    parts,
+    pieces,
+)
+from app.engine.transcription import Transcription, gaps, walk
+from app.errors import ClientGone
+from tests.support.recordings import LongRecording, long_recording, recording
+
+SECOND = SAMPLE_RATE
+
+
+def spans(*seconds: tuple[float, float]) -> list[Span]:
+    return [Span(start=int(a * SECOND), end=int(b * SECOND)) for a, b in seconds]
+
+
+def in_seconds(cut: list) -> list[list[tuple[float, float]]]:
+    return [[(s["start"] / SECOND, s["end"] / SECOND) for s in group] for group, _ in cut]
+
+
+class TestCutAtPauses:
+    def test_at_the_longest_pause_that_leaves_it_half_full(self):
+        said = spans((0, 5), (9, 14), (14, 20), (23, 28), (29, 34), (35, 40))
+
+        cut = list(cut_at_pauses(said, 30 * SECOND))
+
+        # 5 + 5 s are not half of 30; behind 16 s the pause of 3 s is the longest.
+        assert [len(group) for group, _ in cut] == [3, 3]
+        assert [offset / SECOND for _, offset in cut] == [0, 16]
+
+    def test_the_fullest_of_equal_pauses(self):
+        said = spans(*((10 * n, 10 * n + 9) for n in range(7)))
+
+        cut = list(cut_at_pauses(said, 30 * SECOND))
+
+        assert [len(group) for group, _ in cut] == [3, 3, 1]
+
+    def test_one_span_that_is_too_long_is_its_own(self):
+        cut = list(cut_at_pauses(spans((0, 40), (41, 42)), 30 * SECOND))
+
+        assert in_seconds(cut) == [[(0, 40)], [(41, 42)]]
+
+    def test_nothing_lost_and_nothing_twice(self):
+        dice = np.random.default_rng(1)
+        edges = np.cumsum(dice.integers(1, 10 * SECOND, 400))
+        said = [Span(start=int(a), end=int(b)) for a, b in edges.reshape(-1, 2)]
+
+        cut = list(cut_at_pauses(said, 30 * SECOND))
+
+        assert [span for group, _ in cut for span in group] == said
+        lengths = [sum(span["end"] - span["start"] for span in group) for group, _ in cut]
+        assert max(lengths) <= 30 * SECOND
+        assert [offset for _, offset in cut] == [sum(lengths[:n]) for n in range(len(lengths))]
+
+
+class TestEverything:
+    """Where silence is left in, the spans cover the recording."""
+
+    def test_spans_meet_in_the_middle_of_the_pauses(self):
+        found = everything(25 * SECOND, spans((1, 10), (12, 20)))
+
+        assert found == spans((0, 11), (11, 25))
+
+    def test_long_stretches_are_cut(self):
+        assert everything(70 * SECOND, []) == spans((0, 24), (24, 48), (48, 70))
+
+    def test_a_full_part_leaves_no_empty_span(self):
+        assert everything(48 * SECOND, []) == spans((0, 24), (24, 48))
+
+
+class TestPieces:
+    def test_cut_in_the_quietest_moment(self):
+        loud = np.ones(int(PIECE_S * 1.5 * SECOND), np.float32)
+        quiet = int((PIECE_S - 12) * SECOND)
+        loud[quiet : quiet + SECOND] = 0
+
+        (begin, cut), (again, end) = pieces(loud)
+
+        assert (begin, again, end) == (0, cut, loud.size)
+        assert quiet < cut < quiet + SECOND
+
+    def test_no_cut_where_none_is_needed(self):
+        assert list(pieces(np.ones(PIECE_S * SECOND, np.float32))) == [(0, PIECE_S * SECOND)]
+        assert list(pieces(np.ones(0, np.float32))) == [(0, 0)]
+
+    def test_speech_is_found_in_every_piece_at_its_place(self):
+        sentence = recording("austen_0890.wav").waveform()
+        hours = np.zeros(25 * 60 * SECOND, np.float32)
+        places = [30, 598, 900, 1190, 1480]
+        for place in places:
+            hours[place * SECOND : place * SECOND + sentence.size] = sentence
+
+        found = find_speech(hours, SpeechOptions(), 15)
+
+        for place in places:
+            inside = [s for s in found if place - 0.5 < s["start"] / SECOND < place + 6]
+            said = sum(s["end"] - s["start"] for s in inside) / SECOND
+            assert said > 4.5, place
+        assert all(a["end"] <= b["start"] for a, b in pairwise(found))
+
+    def test_memory_does_not_grow_with_the_recording(self):
+        def peak(minutes: int) -> int:
+            noise = np.zeros(minutes * 60 * SECOND, np.float32)
+            tracemalloc.start()
+            find_speech(noise, SpeechOptions(), 15)
+            _, most = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            return most
+
+        assert peak(40) < peak(20) * 1.2
+
+
+class TestParts:
+    def test_a_window_stays_whole(self):
+        waveform = recording("austen_0890.wav").waveform()
+
+        assert len(parts(waveform, SpeechOptions(), chunked=True)) == 1
+        (part,) = parts(waveform, SpeechOptions(enabled=False), chunked=False)
+        assert part.whole
+        assert part.seconds == waveform.size / SECOND
+
+    @pytest.mark.parametrize("enabled", [True, False])
+    def test_no_part_is_longer_than_it_may_be(self, enabled):
+        waveform = long_recording(100).samples
+        options = SpeechOptions(enabled=enabled, max_speech_duration_s=60)
+
+        cut = parts(waveform, options, chunked=True)
+
+        assert len(cut) > 2
+        assert max(part.samples(waveform).size for part in cut) <= PART_S * SECOND
+        assert enabled or sum(part.samples(waveform).size for part in cut) == waveform.size
+
+    @pytest.mark.parametrize("enabled", [True, False])
+    def test_nothing_in_nothing(self, enabled):
+        assert parts(np.zeros(0, np.float32), SpeechOptions(enabled=enabled), chunked=True) == []
+
+    def test_silence_has_none(self):
+        silence = np.zeros(40 * SECOND, np.float32)
+
+        assert parts(silence, SpeechOptions(), chunked=True) == []
+
+
+@pytest.fixture(scope="module")
+def long() -> LongRecording:
+    """Nineteen known sentences with their places."""
+    return long_recording(100)
+
+
+class TestHalves:
+    def test_at_the_pause_nearest_the_middle(self):
+        part = Part(spans((0, 3), (4, 9), (10, 14), (15, 16)), offset=SECOND)
+
+        assert part.halves() == (
+            Part(spans((0, 3), (4, 9)), offset=SECOND),
+            Part(spans((10, 14), (15, 16)), offset=9 * SECOND),
+        )
+
+    def test_what_is_short_or_of_one_piece_has_none(self):
+        assert Part(spans((0, 20))).halves() is None
+        assert Part(spans((0, 3), (4, 7))).halves() is None
+
+
+class TestBetween:
+    def test_across_its_spans(self):
+        part = Part(spans((0, 5), (10, 15), (20, 25)), offset=3 * SECOND)
+
+        assert part.between(4, 11) == Part(spans((4, 5), (10, 15), (20, 21)), offset=7 * SECOND)
+
+    def test_up_to_its_edges(self):
+        part = Part(spans((1, 5), (10, 15)))
+
+        assert part.between(0, part.seconds) == part
+        assert part.between(4, 9) == Part(spans((10, 15)), offset=4 * SECOND)
+
+
+@dataclass
+class Said:
+    """What `walk` and `gaps` look at in a segment."""
+
+    start: float
+    end: float
+    seek: int = 0
+
+
+class TestWhatTheModelPassedOver:
+    def test_stretches_that_no_segment_covers(self):
+        said = [Said(3.0, 8.0), Said(7.5, 9.0), Said(10.5, 20.0)]
+
+        assert list(gaps(said, 30.0)) == [(0.0, 3.0), (20.0, 30.0)]
+        assert list(gaps([], 1.9)) == []
+        assert list(gaps([], 5.0)) == [(0.0, 5.0)]
+
+    def test_a_window_of_padding_alone_is_not_drawn(self):
+        said = [Said(0, 28.0), Said(28.0, 28.2, seek=2800)]
+
+        assert list(walk(said, 28.2)) == said[:1]
+        assert list(walk(said, 29.0)) == said
+
+    def test_it_is_decoded_by_itself(self, tiny_config, long):
+        """A model that answers only for what comes after its first ten seconds."""
+        model = Model(tiny_config)
+        real = Transcription._begin
+        first = []
+
+        def forgetful(transcription, part, options):
+            begun = real(transcription, part, options)
+            if part.seconds > 14 and not first:
+                first.append(part)
+                segments = (one for one in begun.segments if one.start > 10)
+                return replace(begun, segments=segments)
+            return begun
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Transcription, "_begin", forgetful)
+            transcript = model.transcribe(long.samples, DecodeOptions(), Cancellation())
+
+        assert first
+        assert transcript.text.lower().count("selfish") == sum(
+            "selfish" in text for _, _, text in long.spans
+        )
+
+    def test_a_loop_of_words_is_decoded_again_in_halves(self, tiny_config, long):
+        """A model that falls into a loop in every part of some length."""
+        model = Model(tiny_config)
+        real = Transcription._begin
+
+        def looping(transcription, part, options):
+            begun = real(transcription, part, options)
+            if part.seconds > 12:
+                segments = (
+                    replace(one, text=" so" * 99, compression_ratio=20.0) for one in begun.segments
+                )
+                return replace(begun, segments=segments)
+            return begun
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Transcription, "_begin", looping)
+            transcript = model.transcribe(long.samples, DecodeOptions(), Cancellation())
+
+        assert " so so" not in transcript.text
+        assert transcript.text.lower().count("selfish") == sum(
+            "selfish" in text for _, _, text in long.spans
+        )
+
+
+class TestLongRecordings:
+    """Parts decoded side by side and put together again."""
+
+    @pytest.mark.parametrize("enabled", [True, False])
+    def test_every_sentence_once_and_in_its_place(self, tiny_engine, long, enabled):
+        options = DecodeOptions(word_timestamps=True, speech=SpeechOptions(enabled=enabled))
+
+        transcript = tiny_engine.transcribe(long.samples, options, Cancellation())
+
+        words = [word for segment in transcript.segments for word in segment.words]
+        heard = [(re.sub(r"\W", "", word.word.lower()), word.start) for word in words]
+        for spoken, place in (("selfish", 0), ("dashwood", 1), ("forward", 2)):
+            found = [start for word, start in heard if word == spoken]
+            expected = [span for n, span in enumerate(long.spans) if n % 3 == place]
+            assert len(found) == len(expected), spoken
+            for start, (begin, end, _) in zip(found, expected, strict=True):
+                assert begin - 1 < start < end
+        starts = [word.start for word in words]
+        assert starts == sorted(starts)
+
+    def test_numbers_go_on_from_part_to_part(self, tiny_engine, long):
+        transcript = tiny_engine.transcribe(long.samples, DecodeOptions(), Cancellation())
+
+        assert [segment.id for segment in transcript.segments] == list(
+            range(len(transcript.segments))
+        )
+        seeks = [segment.seek for segment in transcript.segments]
+        assert seeks == sorted(seeks)
+        assert len(set(seeks)) >= 3
+
+    def test_the_same_answer_every_time(self, tiny_engine, long):
+        first, second = (
+            tiny_engine.transcribe(long.samples, DecodeOptions(), Cancellation()) for _ in "12"
+        )
+
+        assert first == second
+
+    def test_the_language_is_detected_once_and_kept(self, base_engine, long):
+        detected = base_engine.transcribe(long.samples, DecodeOptions(), Cancellation())
+        known = base_engine.transcribe(long.samples, DecodeOptions(language="en"), Cancellation())
+
+        assert detected.language == "en"
+        assert detected.segments == known.segments
+
+    def test_a_client_that_leaves_ends_all_parts(self, tiny_engine, long):
+        cancellation = Cancellation()
+        threading.Timer(0.5, cancellation.cancel).start()
+
+        with pytest.raises(ClientGone):
+            tiny_engine.transcribe(long.samples, DecodeOptions(), cancellation)
+
+        left = [one for one in threading.enumerate() if one.name.startswith("part")]
+        assert left == []
+
+    def test_a_part_that_fails_fails_the_request(self, tiny_config, long):
+        model = Model(tiny_config)
+        calls = []
+        device = model.device_threads
+        real = device._calls
+
+        def breaks(batch):
+            calls.append(batch)
+            if len(calls) == 8:
+                raise RuntimeError("broken")
+            return real[batch[0].kind](batch)
+
+        device._calls = dict.fromkeys(real, breaks)
+
+        with pytest.raises(RuntimeError, match="broken"):
+            model.transcribe(long.samples, DecodeOptions(), Cancellation())
+
+        left = [one for one in threading.enumerate() if one.name.startswith("part")]
+        assert left == []
+
+    def test_sequential_is_still_there(self, tiny_config, long):
+        model = Model(replace(tiny_config, long_audio="sequential"))
+
+        transcript = model.transcribe(long.samples, DecodeOptions(), Cancellation())
+
+        assert len(transcript.text) > 500

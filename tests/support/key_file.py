@@ -1,0 +1,22 @@
+"""Files of keys, as `make key` writes them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from app.keys import digest
+
+
+def entry(*secrets: str, **members: object) -> dict[str, object]:
+    """A name's entry in the file."""
+    hashes = [digest(secret).hex() for secret in secrets]
+    return {"sha256": hashes, "scopes": ["transcribe"]} | members
+
+
+def write(path: Path, **names: dict[str, object]) -> None:
+    """Put another file in its place, as a tool that installs files does."""
+    other = path.with_suffix(".new")
+    other.write_text(json.dumps(names))
+    os.replace(other, path)

@@ -1,0 +1,154 @@
+"""A load of real windows on a running pool, and what became of each request."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import httpx
+
+from tests.support.client import TRANSCRIPTIONS
+from tests.support.http import HTTP
+
+PATIENCE_S = 120
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client got: a status, or the name of what went wrong."""
+
+    told: str
+    seconds: float
+    retry_after: str = ""
+
+    @property
+    def good(self) -> bool:
+        return self.told == "200"
+
+
+def ask(
+    url: str,
+    body: bytes,
+    tier: str = "realtime",
+    patience_s: float = PATIENCE_S,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """Send one window on a connection of its own."""
+    began = time.monotonic()
+    retry_after = ""
+    try:
+        answer = HTTP.post(
+            url + TRANSCRIPTIONS,
+            data={"model": "whisper-1", "response_format": "json"},
+            files={"file": ("window.wav", body)},
+            headers={"X-Transcription-Tier": tier} | dict(headers or {}),
+            timeout=patience_s,
+        )
+        told = str(answer.status_code)
+        retry_after = answer.headers.get("retry-after", "")
+        if told == "200" and not answer.json()["text"]:
+            told = "no text"
+    except httpx.HTTPError as error:
+        told = type(error).__name__
+    return Answer(told, time.monotonic() - began, retry_after)
+
+
+@dataclass
+class Answers:
+    """All that clients got."""
+
+    answers: list[Answer] = field(default_factory=list, init=False)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often each answer came."""
+        return Counter(one.told for one in self.answers)
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """How often there was another answer than a transcript, by what it was."""
+        return {told: count for told, count in self.counts.items() if told != "200"}
+
+    @property
+    def waits_s(self) -> list[float]:
+        """How long each transcript took."""
+        return [one.seconds for one in self.answers if one.good]
+
+
+@dataclass
+class Load(Answers):
+    """Clients that send one request after another.
+
+    Args:
+        url: the service.
+        bodies: what they send; client n sends body n, again and again.
+        headers: sent with each request, such as a key.
+        every_s: between the starts of a client's requests, if the answers are not slower.
+    """
+
+    url: str
+    bodies: list[bytes]
+    headers: dict[str, str] = field(default_factory=dict)
+    every_s: float = 0.0
+
+    def __enter__(self) -> Load:
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(body,)) for body in self.bodies]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, body: bytes) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            self.answers.append(ask(self.url, body, headers=self.headers))
+            self._stop.wait(max(0.0, began + self.every_s - time.monotonic()))
+
+
+@dataclass
+class Arrivals(Answers):
+    """Requests that come at a steady rate, whatever becomes of the ones before.
+
+    Args:
+        url: the service.
+        body: what each sends.
+        rate: requests a second.
+        tier: their urgency.
+    """
+
+    url: str
+    body: bytes
+    rate: float
+    tier: str = "realtime"
+
+    def __enter__(self) -> Arrivals:
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._source = threading.Thread(target=self._arrive)
+        self._source.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._stop.set()
+        self._source.join()
+        for thread in self._threads:
+            thread.join()
+
+    def _arrive(self) -> None:
+        due = time.monotonic()
+        while not self._stop.wait(max(0.0, due - time.monotonic())):
+            thread = threading.Thread(target=self._ask)
+            thread.start()
+            self._threads.append(thread)
+            due += 1 / self.rate
+
+    def _ask(self) -> None:
+        self.answers.append(ask(self.url, self.body, self.tier))

@@ -1,0 +1,1 @@
+"""One module of app/ at a time, in this process and without a model."""

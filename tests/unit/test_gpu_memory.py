@@ -1,0 +1,115 @@
+"""A GPU's memory, as far as a machine without one can show: arithmetic, and a driver made up."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pynvml
+import pytest
+
+from app import metrics
+from app.engine.gpu_memory import GpuMemory, Memory, Shape, windows_with_room
+from app.engine.model import Model
+from app.engine.operations import Kind
+from tests.support import models
+
+GIB = 1 << 30
+TURBO = Shape(width=1280, layers=4, beams=5, number_bytes=2)
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """NVIDIA's driver library as it answers on a machine with two GPUs."""
+    asked = []
+
+    def memory(handle):
+        asked.append(handle)
+        return SimpleNamespace(used=3 * GIB, free=21 * GIB)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda name: name)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", memory)
+    return asked
+
+
+@pytest.mark.parametrize(("gpu", "handle"), [("1", 1), (None, 0), ("MIG-7a", "MIG-7a")])
+def test_the_workers_gpu_is_read(driver, gpu, handle):
+    assert GpuMemory(gpu).read() == Memory(used=3 * GIB, free=21 * GIB)
+    assert driver == [handle]
+
+
+def test_a_driver_that_fails_gives_no_reading(driver, monkeypatch):
+    memory = GpuMemory()
+
+    def fails(handle):
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", fails)
+    assert memory.read() is None
+
+
+def test_without_a_driver_there_is_no_reading(monkeypatch):
+    def absent():
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", absent)
+    assert GpuMemory().read() is None
+
+
+def test_metrics_show_it():
+    metrics.watch_gpu_memory(lambda: Memory(used=5, free=7))
+    (found,) = metrics.GPU_MEMORY_BYTES.collect()
+    assert {sample.labels["is"]: sample.value for sample in found.samples} == {"used": 5, "free": 7}
+    metrics.watch_gpu_memory(lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("folder", "width", "layers"), [(models.tiny_en, 384, 4), (models.base, 512, 6)]
+)
+def test_shape_of_a_real_model(folder, width, layers):
+    shape = Shape.of(folder(), width, beams=5, compute_type="int8")
+
+    assert (shape.width, shape.layers, shape.number_bytes) == (width, layers, 4)
+    assert Shape.of(folder(), width, 5, "int8_float16").number_bytes == 2
+
+
+def test_small_decoders_are_told_by_their_word_times(tmp_path):
+    """large-v3 has 32 layers and large-v3-turbo, as wide, 4."""
+    for last, layers in ((25, 32), (3, 4)):
+        (tmp_path / "config.json").write_text(f'{{"alignment_heads": [[1, 0], [{last}, 9]]}}')
+        assert Shape.of(tmp_path, 1280, 5, "float16").layers == layers
+
+
+def test_windows_share_what_is_free():
+    assert windows_with_room(TURBO, 24 * GIB, calls=1) > 64
+    assert windows_with_room(TURBO, 24 * GIB, calls=2) == pytest.approx(
+        windows_with_room(TURBO, 24 * GIB, calls=1) / 2, abs=1
+    )
+    assert windows_with_room(TURBO, 0, calls=1) == 1
+
+
+def test_full_batches_are_tried(tiny_config):
+    """As at the start on a GPU: the largest calls there may be, of the longest texts."""
+    before = metrics.BATCH_SIZE.labels("generate")._sum.get()
+
+    assert Model(tiny_config, max_batch=3).try_full_batch() == 3
+
+    assert metrics.BATCH_SIZE.labels("generate")._sum.get() - before == 3
+
+
+def test_a_full_batch_without_room_is_halved_and_remembered(tiny_config):
+    model = Model(tiny_config, max_batch=3)
+    calls = model.device_threads._calls
+    real = calls[Kind.GENERATE]
+
+    def short_of_memory(batch):
+        if len(batch) > 1:
+            raise RuntimeError("CUDA failed with error out of memory")
+        return real(batch)
+
+    calls[Kind.GENERATE] = short_of_memory
+
+    assert model.try_full_batch() == 1
+    assert model.device_threads.largest_batch(Kind.GENERATE) == 1
+    assert model.device_threads.largest_batch(Kind.ENCODE) == 3

@@ -1,0 +1,124 @@
+"""Why a pool cannot start: one sentence, that names the setting and the remedy."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from app import pool
+from app.config import Config, settings
+from app.engine import files
+from app.keys import KeyFileError
+from app.pool import Pool, PoolError
+from tests.support.ports import ports
+
+
+def pool_of(tmp_path: Path, **environ: str) -> Pool:
+    own = {"RUN_DIR": str(tmp_path), "WORKERS": "1"} | ports(1) | environ
+    return Pool(Config.from_env(own, env_file=None))
+
+
+def test_nothing_is_wrong_with_a_pool_that_can_start(tmp_path):
+    pool_of(tmp_path).check()
+
+
+@pytest.mark.parametrize("name", ["LB_PORT", "STATS_PORT", "WORKER_BASE_PORT"])
+def test_port_in_use(tmp_path, name):
+    own = ports(1)
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", int(own[name])))
+        taken.listen()
+
+        with pytest.raises(PoolError, match=f"^{name}: port {own[name]} cannot be opened"):
+            pool_of(tmp_path, **own).check()
+
+
+def test_balancers_ports_are_not_looked_at_where_another_runs_it(tmp_path):
+    own = ports(1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(own["LB_PORT"])))
+        taken.listen()
+
+        pool_of(tmp_path, SUPERVISE_HAPROXY="false", **own).check()
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"API_KEYS_FILE": "/nowhere"}, "API_KEYS_FILE: /nowhere cannot be read"),
+        ({"API_KEYS_FILE": "Makefile"}, "Makefile: line 1 is not JSON"),
+        ({"RUN_DIR": "/proc/nowhere"}, "RUN_DIR: /proc/nowhere cannot be written"),
+        ({"RUN_DIR": "/tmp/" + "long/" * 20}, "too long for a socket"),
+    ],
+)
+def test_settings_that_cannot_work(tmp_path, environ, sentence):
+    with pytest.raises((PoolError, KeyFileError), match=sentence):
+        pool_of(tmp_path, **environ).check()
+
+
+def test_disk_that_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1 << 20))
+
+    with pytest.raises(PoolError, match="Less than 200 MB are free"):
+        pool_of(tmp_path).check()
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Sets the environment to these settings and no other ones of the service."""
+    for each in settings():
+        monkeypatch.delenv(each.name.upper(), raising=False)
+
+    def set_to(environ: dict[str, str]) -> None:
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+
+    return set_to
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"DEVICE": "cuda"}, "DEVICE is cuda and no CUDA GPU is visible"),
+        ({"MODEL_SIZE": "gigantic"}, "MODEL_SIZE is 'gigantic'"),
+        ({"MODEL_SIZE": "/nowhere"}, "the folder /nowhere holds no complete"),
+    ],
+)
+def test_model_or_device_that_is_not_there(capsys, only, monkeypatch, environ, sentence):
+    monkeypatch.setattr(files, "gpu_count", lambda: 0)
+    only(environ)
+
+    assert files.main() == 1
+
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"WORKERS": "none"}, "WORKERS is 'none'"),
+        ({"RUN_DIR": "/proc/nowhere"}, "RUN_DIR: /proc/nowhere cannot be written"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "serve"])
+def test_command_says_the_sentence_and_nothing_else(capsys, only, command, environ, sentence):
+    only(environ)
+
+    assert pool.main([command]) == 1
+
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["restart", "scale", "reload", "status"])
+def test_command_to_a_pool_that_does_not_run(capsys, only, tmp_path, command):
+    only({"RUN_DIR": str(tmp_path)})
+
+    assert pool.main([command]) == 1
+
+    assert capsys.readouterr().out == "The service does not run from this folder.\n"

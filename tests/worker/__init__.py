@@ -1,0 +1,1 @@
+"""One Gunicorn worker with a real model: its lifetime and its sandbox."""
