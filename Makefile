@@ -30,13 +30,12 @@ scale:    ## change the number of workers of the running service: make scale WOR
 reload:   ## have the balancer read its configuration anew
 	@$(PY) -m app.pool reload
 
-key:      ## make a key and print it once: make key NAME=meetings [SCOPES=transcribe] [a limit=N …]
-	@$(KEYS) create "$(NAME)" $(if $(SCOPES),--scopes "$(SCOPES)") \
+key:      ## make a key and print it once: make key NAME=meetings [a limit=N …]
+	@$(KEYS) create "$(NAME)" \
 	  $(if $(REQUESTS_PER_MINUTE),--requests-per-minute "$(REQUESTS_PER_MINUTE)") \
-	  $(if $(CONCURRENT_REQUESTS),--concurrent-requests "$(CONCURRENT_REQUESTS)") \
-	  $(if $(AUDIO_MINUTES_PER_HOUR),--audio-minutes-per-hour "$(AUDIO_MINUTES_PER_HOUR)")
+	  $(if $(CONCURRENT_REQUESTS),--concurrent-requests "$(CONCURRENT_REQUESTS)")
 
-keys:     ## the names, their scopes and limits
+keys:     ## the names and their limits
 	@$(KEYS) list
 
 rotate:   ## another key for a name: make rotate NAME=meetings [KEEP_OLD=1]

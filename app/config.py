@@ -6,6 +6,7 @@ printed from here (`python -m app.config`) and a test compares the two.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -19,6 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ROOT / ".env"
 
 
+SHORTEST_LIMIT_S = 900  # of the longest request, where only short audio is allowed
+MARGIN_S = 60
+AUDIO_BYTES_PER_S = 16_000 * 4
 SHA256 = re.compile(r"(?:[^/=]+=)?[0-9a-fA-F]{64}")
 ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d+)?")  # as browsers write it
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -150,7 +154,7 @@ class Config:
     )
     api_keys_file: str = setting(
         "",
-        "A file of further keys with names, scopes and limits, as `make key` writes it; read anew "
+        "A file of further keys with names and limits, as `make key` writes it; read anew "
         "when it changes. While one is named a key is asked for, also when the file holds none.",
     )
     max_upload_bytes: int = setting(
@@ -160,6 +164,13 @@ class Config:
     max_audio_duration_s: float = setting(
         14_400.0, "The longest audio in seconds; beyond it 413, noticed while decoding.",
         minimum=1, maximum=86_400,
+    )  # fmt: skip
+    max_decoded_audio_s: float = setting(
+        0.0,
+        "Seconds of decoded audio (64 kB each) that one worker holds at once; what does not fit "
+        "waits as for a slot. 0: its share of a quarter of the memory. Never less than one "
+        "recording of `MAX_AUDIO_DURATION_S`.",
+        minimum=0, maximum=10_000_000,
     )  # fmt: skip
     decode_timeout_s: float = setting(
         300.0,
@@ -433,6 +444,19 @@ class Config:
         return max(1, self.slots - self.realtime_reserved_slots)
 
     @property
+    def audio_budget_s(self) -> float:
+        """Seconds of decoded audio that one worker holds at once."""
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        share_s = memory / 4 / self.workers / AUDIO_BYTES_PER_S
+        return max(self.max_decoded_audio_s or share_s, self.max_audio_duration_s)
+
+    @property
+    def longest_request_s(self) -> int:
+        """The longest that a request may take: the longest audio, decoded as fast as it is heard,
+        and a minute. The balancer waits so long for an answer, and a rollout for what is inside."""
+        return max(SHORTEST_LIMIT_S, math.ceil(self.max_audio_duration_s)) + MARGIN_S
+
+    @property
     def worker_ports(self) -> tuple[int, ...]:
         """The workers' ports, worker 1 first."""
         return tuple(range(self.worker_base_port, self.worker_base_port + self.workers))
@@ -459,6 +483,7 @@ class Config:
             "QUEUE_TIMEOUT_MS": str(round(self.queue_timeout_s * 1000)),
             "DEFERRED_QUEUE_TIMEOUT_MS": str(round(self.deferred_queue_timeout_s * 1000)),
             "ASKS_FOR_KEY": show(self.asks_for_key),
+            "LONGEST_REQUEST_S": str(self.longest_request_s),
         }
 
 

@@ -1,18 +1,36 @@
 """The error tree: one class for each answer a client can get.
 
 ServiceError
-  + InvalidRequest 400      + Unauthorized 401        + NotFound 404       + MethodNotAllowed 405
-      + KeyInUrl            + Forbidden 403               + UnknownModel   + TooSlow 408
-  + TooLarge 413            + UnsupportedBody 415     + OverLimit 429      + EngineFailed 500
+  + InvalidRequest 400      + Unauthorized 401          + NotFound 404       + MethodNotAllowed 405
+      + KeyInUrl            + FiguresNotPublic 403          + UnknownModel   + TooSlow 408
+      + InvalidHttp         + RateLimited 429           + TooLarge 413       + UnsupportedBody 415
+  + EngineFailed 500                                        + HeadTooLarge
   + Unavailable 503, always with Retry-After
-      + Busy      + DeadlinePassed      + Draining      + NotReady      + NoRoom
-      + NoDecoder + DeviceFailed
+      + Busy      + Draining      + NotReady      + NoRoom
+      + NoDecoder + DeviceFailed  + WorkerTimeout
   + ClientGone              nobody is left to answer; counted, never seen
+
+The balancer's errors are these too: `python -m app.errors` writes their bodies to
+deploy/errors.lua and deploy/errors/, and a test compares the two.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+# What both the balancer and the workers say.
+NOTHING_HERE = "There is nothing at this path. Transcriptions are at /v1/audio/transcriptions."
+WRONG_METHOD = "This method is not allowed here."
+WRONG_KEY = "The API key is missing or wrong."
+KEY_IN_URL = (
+    "A key in the URL is not accepted, since URLs are logged on the way. Send it as "
+    "Authorization: Bearer, and replace the one that was sent."
+)
+NOT_HTTP = "The request is not valid HTTP."
+UNHEALTHY = {"status": "unhealthy", "reason": "No worker is ready."}  # the balancer's /health
 
 
 class ServiceError(Exception):
@@ -56,6 +74,12 @@ class KeyInUrl(InvalidRequest):
     code = "key_in_url"
 
 
+class InvalidHttp(InvalidRequest):
+    """The request is not HTTP; it is answered by the balancer, or by the server of a worker."""
+
+    code = "bad_request"
+
+
 class TooSlow(ServiceError):
     """A body that trickles in: its client would hold a slot for as long as it likes."""
 
@@ -72,19 +96,12 @@ class Unauthorized(ServiceError):
     code = "invalid_api_key"
 
 
-class Forbidden(ServiceError):
-    """A valid key that may not do this.
-
-    Args:
-        scope: what it lacks.
-    """
+class FiguresNotPublic(ServiceError):
+    """A service that asks for a key shows its figures on the stats port alone."""
 
     status = 403
     type = "invalid_request_error"
-    code = "missing_scope"
-
-    def __init__(self, scope: str) -> None:
-        super().__init__(f"This key lacks the scope {scope!r}, which is needed here.")
+    code = "figures_not_public"
 
 
 class NotFound(ServiceError):
@@ -124,6 +141,12 @@ class TooLarge(ServiceError):
     code = "file_too_large"
 
 
+class HeadTooLarge(TooLarge):
+    """A request's head over the balancer's limits."""
+
+    code = "request_too_large"
+
+
 class UnsupportedBody(ServiceError):
     """The body is not multipart/form-data."""
 
@@ -132,22 +155,13 @@ class UnsupportedBody(ServiceError):
     code = "unsupported_media_type"
 
 
-class OverLimit(ServiceError):
-    """One more than a key may: send the same request again after `Retry-After`.
-
-    Args:
-        reason: which limit, as the balancer counts it.
-        retry_after_s: when there is room again.
-    """
+class RateLimited(ServiceError):
+    """One request more than a key, or an address, may send: answered by the balancer alone, which
+    counts over all workers. Send the same request again after `Retry-After`."""
 
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
-
-    def __init__(self, message: str, reason: str, retry_after_s: int) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.retry_after_s = retry_after_s
 
 
 class EngineFailed(ServiceError):
@@ -166,13 +180,7 @@ class Unavailable(ServiceError):
 
 
 class Busy(Unavailable):
-    """Every slot is taken and the waiting room is full or not wanted."""
-
-
-class DeadlinePassed(Unavailable):
-    """The request waited for a slot as long as is useful."""
-
-    reason = "deadline"
+    """Every slot is taken, or the memory for decoded audio."""
 
 
 class Draining(Unavailable):
@@ -211,8 +219,76 @@ class DeviceFailed(Unavailable):
     reason = "worker_failed"
 
 
+class WorkerTimeout(Unavailable):
+    """The worker did not answer within the time of the longest recording."""
+
+    code = "worker_timeout"
+    reason = "worker_timeout"
+
+
 class ClientGone(ServiceError):
     """The client closed its connection; its work is dropped. 499 as web servers log it."""
 
     status = 499
     code = "client_closed_request"
+
+
+# What the balancer answers by itself, by the name that deploy/haproxy.cfg has for it. Refusals
+# (429 and 503) are counted by these names.
+OF_THE_BALANCER: Mapping[str, ServiceError] = {
+    "not_found": NotFound(NOTHING_HERE),
+    "method_not_allowed": MethodNotAllowed(WRONG_METHOD),
+    "key_in_url": KeyInUrl(KEY_IN_URL),
+    "figures_not_public": FiguresNotPublic(
+        "This service asks for a key, so its figures are on the stats port alone, at the same path."
+    ),
+    "invalid_api_key": Unauthorized(WRONG_KEY),
+    "file_too_large": TooLarge("The upload is larger than this service accepts.", param="file"),
+    "rate_limit": RateLimited(
+        "Too many requests in the last minute. Send the request again later."
+    ),
+    "key_rate": RateLimited(
+        "This key has sent its requests of this minute. Send the request again later."
+    ),
+    "key_concurrency": RateLimited(
+        "This key has all its requests in progress. Send the request again later."
+    ),
+    "busy": Busy("Too many requests are on their way. Send the request again."),
+    "no_worker": NotReady("No worker is ready. Send the request again."),
+}
+
+# Where HAProxy itself gives a request up: `http-error` in deploy/haproxy.cfg.
+BY_STATUS: Mapping[int, ServiceError] = {
+    400: InvalidHttp(NOT_HTTP),
+    408: TooSlow("The request did not arrive in time."),
+    413: HeadTooLarge("The request is larger than this service accepts."),
+    502: DeviceFailed("A worker failed while it handled this request. Send it again."),
+    503: Unavailable("All workers are busy or down. Send the request again."),
+    504: WorkerTimeout("The worker did not answer in time. Send the request again."),
+}
+
+
+def balancers_files() -> dict[str, str]:
+    """The files of the balancer's errors: their names under deploy/, and what they hold."""
+    lines = [
+        "-- Written by `python -m app.errors`: the errors that the balancer answers by itself."
+    ]
+    lines.append("return {")
+    for name, error in OF_THE_BALANCER.items():
+        body = json.dumps(error.body())
+        lines.append(f"  {name} = {{ status = {error.status}, code = {json.dumps(error.code)},")
+        lines.append(f"    body = [[{body}]] }},")
+    health = json.dumps(UNHEALTHY)
+    lines.append(f"  health = {{ status = 503, code = 'no_worker', body = [[{health}]] }},")
+    lines.append("}")
+    files = {"errors.lua": "\n".join(lines) + "\n"}
+    for status, error in BY_STATUS.items():
+        files[f"errors/{status}.json"] = json.dumps(error.body()) + "\n"
+    return files
+
+
+if __name__ == "__main__":
+    deploy = Path(__file__).resolve().parent.parent / "deploy"
+    (deploy / "errors").mkdir(exist_ok=True)
+    for name, text in balancers_files().items():
+        (deploy / name).write_text(text)

@@ -22,7 +22,9 @@ from app.keys import Keyring
 from app.process import close_memory, die_with_parent, leave_no_core
 from app.starts import LastWords, Starts, wait_in_view
 
-SPARE_THREADS = 8  # for health, models and refusals while every slot and waiting place is taken
+SPARE_THREADS = 16  # for health, models and refusals while every slot is taken
+
+SWITCH_S = 0.0005
 
 try:
     service = Config.from_env()
@@ -39,7 +41,7 @@ if service.worker_gpu is not None:
 bind = f"{service.worker_address}:{service.worker_port}"
 workers = 1  # one model a process; Supervisor counts the processes
 worker_class = "app.server.Worker"
-threads = service.slots + service.max_queue_size + SPARE_THREADS
+threads = service.slots + SPARE_THREADS
 preload_app = False  # CUDA does not survive a fork
 timeout = 15  # a process that stands still this long is killed, well before bots give up; long
 # requests do not count
@@ -85,6 +87,9 @@ def post_fork(server: Any, worker: Any) -> None:
         sys.exit(0)
     die_with_parent(signal.SIGKILL)
     close_memory()
+    # With every slot at work a health check waits for as many threads as there are, several times:
+    # 5 ms each, as Python has it, made it late (2.8 s with 32 requests inside).
+    sys.setswitchinterval(SWITCH_S)
 
 
 def told_to_stop(signals: SimpleQueue[int]) -> bool:

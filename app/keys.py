@@ -1,7 +1,6 @@
 """The clients' keys: their file, who a key belongs to, and the command that makes them.
 
-    python -m app.keys create NAME [--scopes transcribe,admin] [--requests-per-minute N]
-                       [--concurrent-requests N] [--audio-minutes-per-hour N]
+    python -m app.keys create NAME [--requests-per-minute N] [--concurrent-requests N]
     python -m app.keys list
     python -m app.keys rotate NAME [--keep-old]
     python -m app.keys revoke NAME [--old]
@@ -11,16 +10,18 @@ The file (`API_KEYS_FILE`) is JSON, an object by name. It holds hashes, never a 
     {
       "meetings": {
         "sha256": ["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
-        "scopes": ["transcribe"],
         "requests_per_minute": 600,
         "concurrent_requests": 8,
-        "audio_minutes_per_hour": 300,
         "created": "2026-11-23"
       }
     }
 
 `create` and `rotate` print the key, once. `rotate` ends the old one at once, or with `--keep-old`
-when `revoke NAME --old` says so. Workers that run read the file anew when it changes.
+when `revoke NAME --old` says so. Later edits take effect without a restart.
+
+A worker finds out whose key a request has. The balancer refuses unknown keys before they take a
+slot, and enforces the limits, which hold over all workers: it reads a map of the keys' hashes
+(`balancer_map`).
 """
 
 from __future__ import annotations
@@ -37,25 +38,26 @@ import secrets
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from app.allowance import LIMITS, MOST, Allowance
 from app.config import Config, ConfigError
 
 logger = logging.getLogger(__name__)
 
-SCOPES = ("transcribe", "admin")
 PREFIX = "sk-"
 RANDOM_BYTES = 32
 NAME = re.compile(r"(?!sk-)[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 OF_THE_SETTINGS = ("API_TOKEN", "API_KEYS")
 HASH = re.compile(r"[0-9a-f]{64}")
-MEMBERS = ("sha256", "scopes", *LIMITS, "created")
+LIMITS = ("requests_per_minute", "concurrent_requests")
+MOST = 1_000_000  # of anything; what is more is no limit
+MEMBERS = ("sha256", *LIMITS, "created")
+FORMER_MEMBERS = ("scopes", "audio_minutes_per_hour")  # of older files; without a meaning now
 # For the owner, and for a group that the owner chose: a worker's, where root keeps the file.
 MOST_MODE = 0o640
 
@@ -70,20 +72,20 @@ class KeyCommandError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A client: a name and what whoever holds one of its keys may.
+    """A client: its name, its keys, and its limits.
 
     Attributes:
         name: as the metrics and the log have it.
         hashes: the SHA-256 of each of its keys, the newest first; never empty.
-        scopes: what it may use, of `SCOPES`.
-        allowance: how much of it.
+        requests_per_minute: transcriptions begun within a minute; None: no limit.
+        concurrent_requests: transcriptions at once, including those that wait; None: no limit.
         created: when its newest key was made.
     """
 
     name: str
     hashes: tuple[bytes, ...]
-    scopes: tuple[str, ...] = SCOPES
-    allowance: Allowance = Allowance()
+    requests_per_minute: int | None = None
+    concurrent_requests: int | None = None
     created: date | None = None
 
 
@@ -109,6 +111,10 @@ class Keyring:
         self._file = KeyFile(config.keys_path, on_keys) if config.keys_path else None
         on_keys(self._settings_keys)
 
+    def keys(self) -> tuple[Key, ...]:
+        """Every key that is valid now."""
+        return (*self._settings_keys, *(self._file.keys() if self._file else ()))
+
     def find(self, sent: str) -> Key | None:
         """Whose key this is; None: nobody's.
 
@@ -116,7 +122,7 @@ class Keyring:
         time tells nothing about a key, not even that it was nearly right or was valid once.
         """
         hashed, found = digest(sent), None
-        for key in (*self._settings_keys, *(self._file.keys() if self._file else ())):
+        for key in self.keys():
             for one in key.hashes:
                 if hmac.compare_digest(hashed, one):
                     found = key
@@ -245,14 +251,13 @@ def key_of(name: str, entry: Any) -> Key:
     check_name(name)
     if not isinstance(entry, dict):
         raise ValueError(f"{name} is no object.")
-    if set(entry) - set(MEMBERS):
+    if set(entry) - {*MEMBERS, *FORMER_MEMBERS}:
         raise ValueError(f"{name} has an unknown member; there are {', '.join(MEMBERS)}.")
     hashes = strings(entry.get("sha256"))
     if not hashes or not all(HASH.fullmatch(one) for one in hashes):
         raise ValueError(f"sha256 of {name} is no list of hashes (64 digits, 0-9 and a-f).")
-    scopes = strings(entry.get("scopes"))
-    if not scopes or set(scopes) - set(SCOPES):
-        raise ValueError(f"scopes of {name} is no list of {' and '.join(SCOPES)}.")
+    if "transcribe" not in strings(entry.get("scopes", ["transcribe"])):
+        raise ValueError(f"scopes of {name} lack transcribe; scopes are no more: remove the name.")
     limits = {each: entry[each] for each in LIMITS if each in entry}
     for each, limit in limits.items():
         if type(limit) is not int or not 1 <= limit <= MOST:
@@ -262,7 +267,7 @@ def key_of(name: str, entry: Any) -> Key:
         made = date.fromisoformat(created) if created is not None else None
     except (TypeError, ValueError):
         raise ValueError(f"created of {name} is no date, such as 2026-11-23.") from None
-    return Key(name, tuple(map(bytes.fromhex, hashes)), scopes, Allowance(**limits), made)
+    return Key(name, tuple(map(bytes.fromhex, hashes)), **limits, created=made)
 
 
 def check_name(name: str) -> None:
@@ -288,13 +293,25 @@ def written(keys: Mapping[str, Key]) -> str:
 
 def members(key: Key) -> dict[str, Any]:
     """One name's members, those that say something."""
-    limits = {each: getattr(key.allowance, each) for each in LIMITS}
+    limits = {each: getattr(key, each) for each in LIMITS}
     return {
         "sha256": [one.hex() for one in key.hashes],
-        "scopes": list(key.scopes),
         **{each: limit for each, limit in limits.items() if limit is not None},
         **({"created": key.created.isoformat()} if key.created else {}),
     }
+
+
+def balancer_map(keys: Iterable[Key]) -> str:
+    """The balancer's map: a line `HASH NAME REQUESTS_PER_MINUTE CONCURRENT_REQUESTS` for each key.
+
+    Hashes are in capitals, as HAProxy writes them; 0 is no limit.
+    """
+    return "".join(
+        f"{hashed.hex().upper()} {key.name} "
+        f"{key.requests_per_minute or 0} {key.concurrent_requests or 0}\n"
+        for key in keys
+        for hashed in key.hashes
+    )
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -343,9 +360,6 @@ def changing(path: Path) -> Iterator[dict[str, Key]]:
 def create(path: Path, arguments: argparse.Namespace) -> str:
     """Make a name and its first key."""
     check_name(arguments.name)
-    scopes = tuple(dict.fromkeys(arguments.scopes.split(",")))
-    if set(scopes) - set(SCOPES):
-        raise KeyCommandError(f"--scopes are {' and '.join(SCOPES)}, with a comma between them.")
     limits = {each: getattr(arguments, each) for each in LIMITS}
     if any(limit is not None and not 1 <= limit <= MOST for limit in limits.values()):
         raise KeyCommandError(f"A limit is a whole number from 1 to {MOST}.")
@@ -353,7 +367,7 @@ def create(path: Path, arguments: argparse.Namespace) -> str:
     with changing(path) as keys:
         if arguments.name in keys:
             raise KeyCommandError(f"{arguments.name} is there already; see rotate and revoke.")
-        made = Key(arguments.name, (digest(key),), scopes, Allowance(**limits), today())
+        made = Key(arguments.name, (digest(key),), **limits, created=today())
         keys[arguments.name] = made
     return key
 
@@ -381,14 +395,13 @@ def revoke(path: Path, arguments: argparse.Namespace) -> str:
 
 def listed(path: Path, arguments: argparse.Namespace) -> str:
     """A line for each name."""
-    lines = [("name", "keys", "scopes", *LIMITS, "created")]
+    lines: list[tuple[str, ...]] = [("name", "keys", *LIMITS, "created")]
     for key in sorted(read(path), key=lambda one: one.name):
-        limits = (getattr(key.allowance, each) for each in LIMITS)
+        limits = (getattr(key, each) for each in LIMITS)
         lines.append(
             (
                 key.name,
                 str(len(key.hashes)),
-                ",".join(key.scopes),
                 *("-" if limit is None else str(limit) for limit in limits),
                 str(key.created or "-"),
             )
@@ -426,7 +439,6 @@ def parser() -> argparse.ArgumentParser:
         return words
 
     creating = command("create", create)
-    creating.add_argument("--scopes", default="transcribe", help="transcribe, admin, or both")
     for each in LIMITS:
         creating.add_argument("--" + each.replace("_", "-"), type=int, metavar="N")
     command("list", listed)

@@ -18,13 +18,15 @@ from app.api.pages import Description, Page, Pages
 from app.api.transcriptions import Transcriptions
 from app.audio.sandbox import Sandbox
 from app.config import Config, ConfigError
+from app.engine.audio_budget import AudioBudget
 from app.engine.engine import Engine
 from app.errors import (
+    NOTHING_HERE,
+    WRONG_METHOD,
     EngineFailed,
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
-    OverLimit,
     ServiceError,
     Unavailable,
 )
@@ -63,7 +65,7 @@ def create_app(config: Config, engine: Engine) -> Application:
         from app.tracing import Traces  # memory that a worker without a collector need not have
 
         traces = Traces(config)
-    keys = Keys(Keyring(config, count_from_zero), config.busy_retry_after_s)
+    keys = Keys(Keyring(config, count_from_zero))
     app = Application(middleware=[RequestId(traces), Bodies(), keys])
     app.engine = engine
     app.sandbox = Sandbox.of(config)
@@ -73,7 +75,7 @@ def create_app(config: Config, engine: Engine) -> Application:
     app.add_route("/metrics", Metrics())
     app.add_route("/v1/models", Models(config))
     app.add_route("/v1/models/{model_id:path}", OneModel(config))
-    behind = (config, engine, app.sandbox, watch)
+    behind = (config, engine, app.sandbox, watch, AudioBudget.of(config))
     app.add_route("/v1/audio/transcriptions", Transcriptions(*behind))
     app.add_route("/v1/audio/translations", Transcriptions(*behind, "translate"))
     pages = Pages()
@@ -101,14 +103,9 @@ class ErrorAnswers:
         resp.status = error.status
         resp.media = error.body()
         resp.set_header("X-Error", error.code or error.type)  # the balancer's list of faults
-        if isinstance(error, Unavailable | OverLimit):
-            seconds = self._retry_after_s
-            if isinstance(error, OverLimit):
-                seconds = error.retry_after_s
-            resp.set_header("Retry-After", str(seconds))
-            # OpenAI's own clients obey these two before anything else.
-            resp.set_header("Retry-After-Ms", str(seconds * 1000))
-            resp.set_header("X-Should-Retry", "true")
+        if isinstance(error, Unavailable):
+            # From it the balancer makes the headers that OpenAI's clients obey.
+            resp.set_header("Retry-After", str(self._retry_after_s))
             resp.set_header("X-Refused", error.reason)  # the balancer counts it
 
     def framework(
@@ -117,9 +114,9 @@ class ErrorAnswers:
         """One of the framework's: unknown path, wrong method, malformed header."""
         if isinstance(error, falcon.HTTPMethodNotAllowed):
             resp.set_headers(error.headers or {})
-            ours: ServiceError = MethodNotAllowed(f"{req.method} is not allowed here.")
+            ours: ServiceError = MethodNotAllowed(WRONG_METHOD)
         elif error.status_code == 404:
-            ours = NotFound("There is nothing at this path.")
+            ours = NotFound(NOTHING_HERE)
         else:
             ours = InvalidRequest("The request is malformed.")
         self.service(req, resp, ours, params)

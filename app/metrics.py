@@ -103,7 +103,7 @@ DECODERS_ENDED = Counter(
 )
 READY = Gauge("transcription_ready", "Could this worker transcribe now?")
 SLOTS_IN_USE = Gauge("transcription_slots_in_use", "How many requests are inside?")
-WAITING = Gauge("transcription_waiting", "How many requests wait for a slot?")
+WAITING = Gauge("transcription_waiting", "How many requests wait for the model?")
 GPU_MEMORY_BYTES = Gauge(
     "transcription_gpu_memory_bytes",
     "How full is the GPU's memory, all its users together?",
@@ -165,10 +165,10 @@ class Occupancy(Protocol):
     def inside(self) -> int: ...
 
     @property
-    def outside(self) -> int: ...
+    def waiting(self) -> int: ...
 
 
 def watch_admission(admission: Occupancy) -> None:
     """Read the occupancy from its keeper whenever the metrics are asked for."""
     SLOTS_IN_USE.set_function(lambda: admission.inside)
-    WAITING.set_function(lambda: admission.outside)
+    WAITING.set_function(lambda: admission.waiting)

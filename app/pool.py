@@ -39,7 +39,7 @@ from typing import IO
 import jinja2
 
 from app.config import ROOT, Config, ConfigError, settings
-from app.keys import Keyring
+from app.keys import Keyring, balancer_map, replace_file
 from app.process import die_with_parent, leave_no_core
 from app.rollout import Balancer, Rollout, RolloutError
 from app.starts import Starts
@@ -54,6 +54,9 @@ SOCKET_PATH_BYTES = 108 - 20  # the kernel's limit, less what is put behind the 
 FREE_BYTES = 200 * 1024 * 1024  # uploads are spooled and logs written
 POLL_S = 0.25
 MAX_CONNECTIONS = 20_000
+BODY_BYTES = 2 << 20  # a body on its way: the balancer's buffer, for each direction
+MIN_IN_FLIGHT = 100
+KEYS_EVERY_S = 0.5
 OWN_DESCRIPTORS = 6000  # the balancer's, for workers, logs and Lua
 
 
@@ -85,6 +88,9 @@ class Pool:
                 "PAGES_DIR": str(PAGES),
                 "PYTHON": sys.executable,
                 "MAX_CONNECTIONS": str(max_connections()),
+                "MAX_IN_FLIGHT": str(self.max_in_flight()),
+                "IPV6": str(has_ipv6()).lower(),
+                "KEYS_MAP": str(self.keys_map) if self.config.asks_for_key else "",
                 "STOP_WAIT_S": str(self.config.drain_timeout_s + STOP_MARGIN_S),
                 "SERVICE_USER": pwd.getpwuid(os.geteuid()).pw_name,
                 # /dev/fd/1 is a pipe to `run`, whatever its own standard output is.
@@ -177,8 +183,38 @@ class Pool:
         """Supervisor's configuration as rendered."""
         return self.run_dir / "supervisord.conf"
 
+    @property
+    def keys_map(self) -> Path:
+        """The balancer's map of keys."""
+        return self.run_dir / "keys.map"
+
+    def max_in_flight(self) -> int:
+        """Bodies on their way at once: those that workers have slots and queues for, or as many as
+        fit into a quarter of the memory."""
+        wanted = self.config.workers * (self.config.slots + self.config.max_queue_size)
+        room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4 // BODY_BYTES
+        return max(MIN_IN_FLIGHT, min(2 * wanted, room))
+
+    def write_keys(self, keyring: Keyring) -> None:
+        """Have the balancer know the keys that are valid now."""
+        text = balancer_map(keyring.keys())
+        if not self.keys_map.exists() or self.keys_map.read_text() != text:
+            replace_file(self.keys_map, text)
+
+    def keep_keys(self, running: Callable[[], bool]) -> None:
+        """Keep the balancer's map like the file of keys, while the pool runs."""
+        keyring = Keyring(self.config)
+        while running():
+            try:
+                self.write_keys(keyring)
+            except OSError as error:
+                say(f"RUN_DIR: {self.keys_map} cannot be written ({error.strerror}).")
+            time.sleep(KEYS_EVERY_S)
+
     def render_balancer(self) -> None:
-        """Write the balancer's configuration for this number of workers."""
+        """Write the balancer's configuration for this number of workers, and its keys."""
+        if self.config.asks_for_key:
+            self.write_keys(Keyring(self.config))
         ports, address = self.config.worker_ports, self.config.worker_address
         self.balancer_conf.write_text(render_balancer(ports, address))
 
@@ -248,9 +284,15 @@ class Pool:
         log = threading.Thread(target=copy_lines, args=(supervisor.stdout,), daemon=True)
         log.start()
         stopper = Stopper(supervisor, self.config.drain_timeout_s)
+
+        def running() -> bool:
+            return supervisor.poll() is None and not stopper.stopping
+
+        if self.config.keys_path and self.config.supervise_haproxy:
+            threading.Thread(target=self.keep_keys, args=(running,), daemon=True).start()
         signal.signal(signal.SIGINT, stopper.on_signal)
         signal.signal(signal.SIGTERM, stopper.on_signal)
-        failure = self._announce(lambda: supervisor.poll() is None and not stopper.stopping)
+        failure = self._announce(running)
         if failure:
             say(failure)
             stopper.stop()
@@ -340,7 +382,7 @@ class Pool:
                     self.environment(),
                     self.forget,
                     partial(worker_state, host=self.config.worker_address),
-                    self.config.drain_timeout_s,
+                    self.config.longest_request_s,
                     say,
                 )
             )
@@ -429,6 +471,16 @@ def max_connections() -> int:
     if most == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
     return min(MAX_CONNECTIONS, max(most // 2, most - OWN_DESCRIPTORS))
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has IPv6, for the balancer to listen on."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def render(template: Path, **values: object) -> str:

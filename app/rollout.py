@@ -23,6 +23,7 @@ ANSWER_S = 5.0  # the balancer's for one command
 READY_S = 900.0  # a worker's for loading its model
 TAKEN_UP_S = 30.0  # the balancer's for seeing that a worker is ready
 BACKEND = "workers"
+WAITING = "waiting"  # the backend's one server that is no worker
 
 
 class RolloutError(Exception):
@@ -81,7 +82,7 @@ class Balancer:
         return [
             Server(row["svname"], ports[row["svname"]], row["status"], int(row["scur"]))
             for row in stats
-            if row["pxname"] == BACKEND and row["svname"] in ports
+            if row["pxname"] == BACKEND and row["svname"] in ports and row["svname"] != WAITING
         ]
 
     def server(self, name: str) -> Server:

@@ -11,7 +11,7 @@ from gunicorn.http import errors
 from gunicorn.util import write_nonblock
 from gunicorn.workers.gthread import ThreadWorker
 
-from app.errors import EngineFailed, InvalidRequest, ServiceError
+from app.errors import NOT_HTTP, EngineFailed, InvalidHttp, ServiceError
 from app.slow_clients import SlowClients
 
 HEAD_S = 10.0  # for a request's head, from its first byte
@@ -55,7 +55,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             # The words of the error quote the request, which may hold a key.
             self.log.warning("Invalid request from ip=%s: %s", (addr or "?")[0], type(exc).__name__)
             status = STATUS.get(type(exc), "400 Bad Request")
-            ours: ServiceError = InvalidRequest("The request is not valid HTTP.")
+            ours: ServiceError = InvalidHttp(NOT_HTTP)
         else:
             self.log.error("Error handling request", exc_info=exc)
             status = "500 Internal Server Error"

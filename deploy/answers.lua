@@ -1,11 +1,14 @@
 -- How requests for a transcript were answered, and which went wrong last.
 
+local refusals = require("refusals")
+
 local answers = {}
 
 local KEPT = 20
 -- More requests than the pool carries is no fault of any part; such refusals are counted by reason
 -- elsewhere, and here they would push the faults out of sight.
-local LOAD = { busy = true, queue_full = true, deadline = true, rate_limit = true }
+local LOAD = { busy = true, queue_full = true, deadline = true, rate_limit = true,
+               key_rate = true, key_concurrency = true }
 
 -- Since this process started.
 local counts = { answered = 0, refused = 0, failed = 0 }
@@ -28,6 +31,9 @@ core.register_fetches("count_answer", function(txn)
   local status, reason = tonumber(txn.sf:status()), txn:get_var("txn.refused")
   local kind = reason and "refused" or status < 400 and "answered" or "failed"
   counts[kind] = counts[kind] + 1
+  if reason then
+    refusals.count(reason, txn:get_var("txn.tier") or "realtime", txn:get_var("txn.key"))
+  end
   if kind ~= "answered" and not LOAD[reason] then
     remember({
       time_s = core.now().sec, status = status, code = reason or txn:get_var("txn.error") or "",

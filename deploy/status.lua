@@ -4,7 +4,6 @@
 local answers = require("answers")
 local history = require("history")
 local json = require("json")
-local limits = require("limits")
 local refusals = require("refusals")
 local workers = require("workers")
 
@@ -19,21 +18,17 @@ end
 
 -- Prometheus' text form.
 core.register_service("refusals", "http", function(applet)
-  local lines = {}
-  local function family(name, help, figure)
-    lines[#lines + 1] = "# HELP " .. name .. " " .. help
-    lines[#lines + 1] = "# TYPE " .. name .. " counter"
-    for _, one in ipairs(refusals.all()) do
-      lines[#lines + 1] = string.format('%s{reason="%s",tier="%s"} %.15g', name, one.reason,
-                                        one.tier, one[figure])
-    end
+  local lines = {
+    "# HELP transcription_pool_refused_total Why were clients told to come again?",
+    "# TYPE transcription_pool_refused_total counter",
+  }
+  for _, one in ipairs(refusals.all()) do
+    lines[#lines + 1] = string.format('transcription_pool_refused_total{reason="%s",tier="%s"} %d',
+                                      one.reason, one.tier, one.requests)
   end
-  family("transcription_pool_refused_total", "Why were clients told to come again?", "requests")
-  family("transcription_pool_refused_audio_seconds_total",
-         "How much audio did they carry (WAV only)?", "audio_s")
   lines[#lines + 1] = "# HELP transcription_pool_key_refused_total Which limits do keys meet?"
   lines[#lines + 1] = "# TYPE transcription_pool_key_refused_total counter"
-  for _, one in ipairs(limits.refused()) do
+  for _, one in ipairs(refusals.of_keys()) do
     lines[#lines + 1] = string.format('transcription_pool_key_refused_total{key="%s",reason="%s"} %d',
                                       one.key, one.reason, one.requests)
   end
@@ -63,14 +58,14 @@ core.register_service("status", "http", function(applet)
   for _, worker in ipairs(all) do
     lines[#lines + 1] = in_words(worker)
   end
-  local requests, audio_s, refused = 0, 0, {}
+  local requests, refused = 0, {}
   for _, one in ipairs(refusals.all()) do
     if one.requests > 0 then
-      requests, audio_s = requests + one.requests, audio_s + one.audio_s
+      requests = requests + one.requests
       refused[#refused + 1] = string.format("  %s, %s: %d", one.reason, one.tier, one.requests)
     end
   end
-  lines[#lines + 1] = string.format("Refused: %d, with %.1f s of audio", requests, audio_s)
+  lines[#lines + 1] = "Refused: " .. requests
   table.move(refused, 1, #refused, #lines + 1, lines)
   answer(applet, "text/plain; charset=utf-8", table.concat(lines, "\n") .. "\n")
 end)

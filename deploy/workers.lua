@@ -20,10 +20,12 @@ local function figures(text)
   return found
 end
 
--- All of them, in the order of their names' numbers.
+-- All of them, in the order of their names' numbers. The backend of what needs no slot has just the
+-- workers, the other one a place to wait too.
 function workers.all()
   local found = {}
-  for name, server in pairs(core.backends["workers"].servers) do
+  for name in pairs(core.backends["unlimited"].servers) do
+    local server = core.backends["workers"].servers[name]
     local stats = server:get_stats()
     local worker = { name = name, used = tonumber(stats.scur) or 0,
                      slots = tonumber(stats.slim) or 0, figures = {} }
@@ -61,7 +63,7 @@ function workers.queues()
   local function waiting(backend)
     return tonumber(core.backends[backend]:get_stats().qcur) or 0
   end
-  return { queue = waiting("workers"), deferred = waiting("gate") }
+  return { queue = waiting("workers"), deferred = waiting("deferred_queue") }
 end
 
 return workers

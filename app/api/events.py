@@ -33,11 +33,12 @@ class EventStream:
         self._segments = segments
         self._events = events(segments, in_full)
         self._first: bytes | None = next(self._events)
-        self._closed: Callable[[], None] | None = None
+        self._closed: list[Callable[[], None]] = []
+        self.status = 200  # of the whole answer: that of an error event, where it ends in one
 
     def when_closed(self, call: Callable[[], None]) -> None:
         """Have this called once, when the answer has ended."""
-        self._closed = call
+        self._closed.append(call)
 
     def __iter__(self) -> EventStream:
         return self
@@ -50,10 +51,12 @@ class EventStream:
             return next(self._events)
         except (StopIteration, ServiceError) as end:
             if isinstance(end, ServiceError):
+                self.status = end.status
                 return error_event(end.body())
             raise
         except Exception:
             logger.exception("unforeseen, in the middle of a stream")
+            self.status = BUG.status
             return error_event(BUG.body())
 
     def close(self) -> None:
@@ -62,9 +65,9 @@ class EventStream:
             self._events.close()
             self._segments.close()
         finally:
-            closed, self._closed = self._closed, None
-            if closed is not None:
-                closed()
+            closed, self._closed = self._closed, []
+            for call in closed:
+                call()
 
 
 def events(

@@ -11,7 +11,7 @@ import prometheus_client
 from app import __version__
 from app.config import Config
 from app.engine.engine import Engine
-from app.errors import NotFound
+from app.errors import NOTHING_HERE, NotFound
 from app.figures import HEADER, figures
 from app.starts import header_text
 
@@ -83,6 +83,6 @@ class Metrics:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         if req.get_header("X-Outside"):
-            raise NotFound("There is nothing at this path.")
+            raise NotFound(NOTHING_HERE)
         resp.data = prometheus_client.generate_latest()
         resp.content_type = prometheus_client.CONTENT_TYPE_LATEST

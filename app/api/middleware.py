@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import falcon
 
 from app import log
-from app.allowance import COUNTED
 from app.api.body import RequestBody
 from app.api.caller import Caller
 from app.api.events import EventStream
 from app.api.spans import Spans
-from app.errors import Forbidden, KeyInUrl, ServiceError, Unauthorized
+from app.errors import KEY_IN_URL, WRONG_KEY, KeyInUrl, ServiceError, Unauthorized
 from app.keys import Keyring
 from app.slow_clients import SlowClients
 
@@ -59,12 +58,12 @@ class RequestId:
     ) -> None:
         spans: Spans = req.context.spans
         resp.set_headers(spans.headers())
-        method, path, status = req.method, req.path, resp.status_code
+        method, path = req.method, req.path
         headers = {name.lower(): value for name, value in req.headers.items()}
 
         def ended() -> None:
             level = logging.DEBUG if path in QUIET_PATHS else logging.INFO
-            fields = {"status": status, **spans.fields()}
+            fields = {"status": final_status(resp), **spans.fields()}
             logger.log(level, "%s %s", method, path, extra=log.with_fields(fields))
             if self._traces and method == "POST" and resource is not None:
                 fields["request_id"] = log.request_id.get()
@@ -104,30 +103,24 @@ class Bodies:
 
 
 class Keys:
-    """Asks for a key before any of the body is read, and for the scope that a resource needs.
+    """Asks for a key before any of the body is read.
 
-    A resource says what it needs with `needs_scope = "transcribe"`, or `"admin"`; one that says
-    nothing is for everyone, and where no key is configured all of them are.
+    A resource that needs one says so with `needs_key = True`; where no key is configured all of
+    them are for everyone. Limits of keys are enforced by the balancer.
 
     Args:
         keyring: the keys that are valid.
-        patience_s: after how many seconds a request beyond a key's limit of requests at once may
-            come again.
     """
 
-    def __init__(self, keyring: Keyring, patience_s: int) -> None:
+    def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
-        self._patience_s = patience_s
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         req.context.caller = Caller()
         # Not looked at, so that the answer says nothing of it: wrong or right, it is known to
         # every proxy on the way.
         if any(KEY_NAMES.fullmatch(name) for name in req.params):
-            raise KeyInUrl(
-                "A key in the URL is not accepted, since URLs are logged on the way. Send it as "
-                "Authorization: Bearer, and replace the one that was sent."
-            )
+            raise KeyInUrl(KEY_IN_URL)
 
     def process_resource(
         self,
@@ -136,32 +129,32 @@ class Keys:
         resource: object,
         params: dict[str, Any],
     ) -> None:
-        scope = getattr(resource, "needs_scope", None)
-        if scope is None or not self._keyring.asks:
+        if not self._keyring.asks or not getattr(resource, "needs_key", False):
             return
         key = self._keyring.find(sent_key(req))
         if key is None:
-            raise Unauthorized("The API key is missing or wrong.")
-        counted = req.get_header(COUNTED)
-        req.context.caller = Caller(key, counted is not None)
-        if scope not in key.scopes:
-            raise Forbidden(scope)
-        if counted is not None:
-            key.allowance.check(counted, self._patience_s)
+            raise Unauthorized(WRONG_KEY)
+        req.context.caller = Caller(key)
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool
     ) -> None:
         caller: Caller = req.context.caller
-        caller.answered(resp.status_code)
-        resp.set_headers(caller.headers(resp.status_code))
+        if isinstance(resp.stream, EventStream):
+            resp.stream.when_closed(lambda: caller.answered(final_status(resp)))
+        else:
+            caller.answered(resp.status_code)
+
+
+def final_status(resp: falcon.Response) -> int:
+    """How the answer ended: a stream may fail after its first event, when its head says 200."""
+    return resp.stream.status if isinstance(resp.stream, EventStream) else resp.status_code
 
 
 def sent_key(req: falcon.Request) -> str:
     """The key a client sent, as a bearer or in a header of its own; empty: none.
 
-    deploy/haproxy.cfg reads them by the same rule: a key that the two read differently would
-    escape its limits.
+    deploy/haproxy.cfg reads them by the same rule, or a key would be valid for one of the two.
     """
     if bearer := BEARER.fullmatch(req.get_header("Authorization") or ""):
         return bearer[1]

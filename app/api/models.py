@@ -24,7 +24,7 @@ def served_models(config: Config) -> dict[str, dict[str, Any]]:
 class Models:
     """GET the list."""
 
-    needs_scope = "transcribe"
+    needs_key = True
 
     def __init__(self, config: Config) -> None:
         self._models = served_models(config)
@@ -36,7 +36,7 @@ class Models:
 class OneModel:
     """GET one; ids may hold slashes."""
 
-    needs_scope = "transcribe"
+    needs_key = True
 
     def __init__(self, config: Config) -> None:
         self._models = served_models(config)

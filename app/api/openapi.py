@@ -12,11 +12,10 @@ from app import __version__
 from app.api.fields import FIELDS, Field
 from app.errors import (
     EngineFailed,
-    Forbidden,
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
-    OverLimit,
+    RateLimited,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -214,18 +213,17 @@ AGAIN = ("Retry-After", "Retry-After-Ms", "X-Should-Retry")
 ERRORS: dict[int, str] = {
     InvalidRequest.status: "A field is missing or wrong, or the audio cannot be decoded.",
     Unauthorized.status: "The key is missing or wrong.",
-    Forbidden.status: "The key lacks the scope that is needed here.",
     NotFound.status: "There is nothing at this path, or no such model.",
     MethodNotAllowed.status: "Not this method.",
     408: "The request did not arrive in time.",
     TooLarge.status: "Too many bytes, or too long a recording.",
     UnsupportedBody.status: "The body is not multipart/form-data.",
-    OverLimit.status: "One client's limit is reached: requests a minute or at once, or audio.",
+    RateLimited.status: "One client's limit is reached: requests a minute or at once.",
     EngineFailed.status: "A bug.",
     Unavailable.status: "Not now: busy, stopping, loading, or a worker failed.",
 }
-OF_AUDIO = (400, 401, 403, 404, 408, 413, 415, 429, 500, 503)
-OF_THE_REST = (400, 401, 403, 404, 500, 503)
+OF_AUDIO = (400, 401, 404, 408, 413, 415, 429, 500, 503)
+OF_THE_REST = (400, 401, 404, 500, 503)
 
 
 def errors(statuses: tuple[int, ...]) -> dict[str, Any]:
@@ -414,7 +412,7 @@ def document(asks_for_a_key: bool) -> dict[str, Any]:
             "securitySchemes": {
                 "bearer": described(
                     {"type": "http", "scheme": "bearer"},
-                    "a key with the scope `transcribe`; in the URL it is refused",
+                    "one of the service's keys; in the URL it is refused",
                 ),
                 "header": described(
                     {"type": "apiKey", "in": "header", "name": "X-API-Key"}, "the same key"

@@ -28,7 +28,6 @@ class TranscriptionRequest:
         response_format: a key of `FORMATS`.
         layout: of subtitles.
         stream: it is to come in events.
-        reserve: the balancer has not seen to the slots that are kept for realtime requests.
     """
 
     file: BinaryIO
@@ -37,7 +36,6 @@ class TranscriptionRequest:
     layout: Layout
     stream: bool
     tier: Tier
-    reserve: bool
     options: DecodeOptions
 
 
@@ -73,7 +71,6 @@ def transcription_request(
         layout=layout(form),
         stream=stream,
         tier=Tier.DEFERRED if tier.strip().lower() == Tier.DEFERRED.value else Tier.REALTIME,
-        reserve=headers.get("X-POOL-TIER") != Tier.DEFERRED.value,
         options=decode_options(form, config, task, stream or response_format == "json"),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Generator
+from typing import BinaryIO
 
 import falcon
 
@@ -19,9 +20,10 @@ from app.api.spans import Spans
 from app.audio.limits import SAMPLE_RATE, Limits
 from app.audio.sandbox import Sandbox
 from app.config import Config
+from app.engine.audio_budget import AudioBudget
 from app.engine.engine import Engine
 from app.engine.results import Segment, Transcript, run_to_end
-from app.errors import ClientGone, ServiceError, Unavailable, UnknownModel
+from app.errors import ClientGone, ServiceError, Unavailable, UnknownModel, UnsupportedBody
 from app.formats import EVENT_STREAM, FORMATS
 from app.process import give_back_memory
 
@@ -37,7 +39,7 @@ class Transcriptions:
         task: `translate` on the translations route; None where the form may say.
     """
 
-    needs_scope = "transcribe"
+    needs_key = True
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Transcriptions:
         engine: Engine,
         sandbox: Sandbox,
         watch: ClientWatch,
+        budget: AudioBudget,
         task: str | None = None,
     ) -> None:
         self._config = config
@@ -53,6 +56,7 @@ class Transcriptions:
         self._watch = watch
         self._task = task
         self._limits = Limits.of(config)
+        self._budget = budget
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         spans: Spans = req.context.spans
@@ -60,6 +64,7 @@ class Transcriptions:
         resp.set_header("X-Model", self._config.name)
         with Form() as form:
             self._limits.check_bytes(req.content_length or 0)
+            check_encoding(req.get_header("Content-Encoding") or "identity")
             form.read(req.context.body, req.content_type, self._limits)
             request = transcription_request(form, req.headers, self._config, self._task)
             spans.about({"tier": request.tier.value})
@@ -93,17 +98,18 @@ class Transcriptions:
         try:
             with (
                 self._watch.watching(connection) as cancellation,
-                self._engine.admit(request.tier, cancellation, request.reserve) as queued_s,
+                self._engine.admit(cancellation) as queued_s,
+                self._budget.reserve(*measured(request.file), cancellation) as reservation,
             ):
                 spans.note("queue", queued_s)
                 self._engine.check(request.options)
                 begin = time.monotonic()
                 waveform = self._sandbox.decode(request.file, cancellation)
                 seconds = waveform.size / SAMPLE_RATE
+                reservation.decoded(seconds)
                 if seconds > LONG_S:
                     give_back_memory()
                 metrics.AUDIO_RECEIVED_SECONDS.labels(tier).inc(seconds)
-                caller.sent(seconds)
                 decoded = time.monotonic()
                 spans.note("decode", decoded - begin)
                 spans.about({"audio_s": round(seconds, 2)})
@@ -132,6 +138,19 @@ class Transcriptions:
     def _check_model(self, model: str) -> None:
         if self._config.strict_model and model not in served_models(self._config):
             raise UnknownModel(model)
+
+
+def check_encoding(encoding: str) -> None:
+    """Raise `UnsupportedBody` for a compressed body, which would read as a broken one."""
+    if encoding.strip().lower() != "identity":
+        raise UnsupportedBody("The body has a Content-Encoding; send it without one.")
+
+
+def measured(file: BinaryIO) -> tuple[bytes, int]:
+    """An upload's first bytes, and how many it has."""
+    file.seek(0)
+    head = file.read(4)
+    return head, file.seek(0, 2)
 
 
 def count_failure(error: ServiceError, tier: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from app import metrics
 from app.engine.admission import Tier
 from app.engine.operations import Kind, Operation
-from app.engine.schedule import next_batch
+from app.engine.schedule import is_deferred_turn, next_batch, next_turn
 from app.errors import ClientGone, EngineFailed
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Device:
         self._gathering = gathering
         self._began: dict[int, float] = {}  # calls in progress: thread number to its start
         self._in_progress: dict[int, tuple[Kind, Hashable]] = {}  # the same: what they call
-        self._deferred_served = float("-inf")
+        self._deferred_turn = float("-inf")  # from when on deferred work goes first
         self._realtime_served = float("-inf")  # when its last call ended
         self._failures = 0  # calls in a row in which the device failed
         self._closed = False
@@ -130,9 +130,12 @@ class Device:
             self._call(batch)
             with self._work:
                 now = time.monotonic()
-                seconds = now - self._began.pop(number)
+                began = self._began.pop(number)
+                seconds = now - began
                 if batch[0].tier is Tier.REALTIME:
                     self._realtime_served = now
+                else:
+                    self._deferred_turn = next_turn(began, now)
                 self._in_progress.pop(number, None)
             metrics.DEVICE_BUSY_SECONDS.inc(seconds)
             metrics.DEVICE_CALL_SECONDS.labels(batch[0].kind.name.lower()).observe(seconds)
@@ -143,19 +146,14 @@ class Device:
             while True:
                 self._drop_cancelled()
                 now = time.monotonic()
-                batch = next_batch(
-                    self._waiting,
-                    self._max_batch,
-                    now,
-                    self._deferred_served,
-                    self._in_progress.values(),
-                )
+                turn = is_deferred_turn(self._waiting, now, self._deferred_turn)
+                batch = next_batch(self._waiting, self._max_batch, turn, self._in_progress.values())
                 if batch and batch[0].tier is Tier.DEFERRED:
                     courtesy = self._realtime_served + COURTESY_S - now
-                    if courtesy > 0 and not self._closed:
+                    if courtesy > 0 and not turn and not self._closed:
                         self._work.wait(courtesy)
                         continue
-                    self._deferred_served = now
+                    self._deferred_turn = float("inf")  # until this call has ended
                 if batch:
                     for operation in batch:
                         self._waiting.remove(operation)

@@ -116,11 +116,9 @@ class Engine:
         """Whether this process sees a GPU; known once the model is loaded."""
         return bool(self._model and self._model.gpus)
 
-    def admit(
-        self, tier: Tier, cancellation: Cancellation, reserve: bool = True
-    ) -> AbstractContextManager[float]:
+    def admit(self, cancellation: Cancellation) -> AbstractContextManager[float]:
         """A slot for the length of a `with` block; see `Admission.slot`."""
-        return self._admission.slot(tier, cancellation, reserve)
+        return self._admission.slot(cancellation)
 
     def check(self, options: DecodeOptions) -> None:
         """Raise `InvalidRequest` when the model cannot do what a request asks; the caller holds

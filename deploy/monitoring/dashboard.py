@@ -57,6 +57,9 @@ REQUESTS = "haproxy_frontend_http_requests_total"
 REFUSED = "transcription_pool_refused_total"
 API = ', proxy="api"'
 WORKERS = ', proxy="workers"'
+QUEUES = ', proxy=~"workers|deferred_queue"'
+UP = 'state="UP"'
+EACH = WORKERS + ', server!="waiting"'  # the one server there that is no worker
 
 ROWS: dict[str, list[Panel]] = {
     "Clients": [
@@ -81,20 +84,19 @@ ROWS: dict[str, list[Panel]] = {
         Panel("Audio", "How many seconds of audio are transcribed in a second?", "none", {
             "transcribed, {{tier}}": rate("transcription_audio_seconds_total", by="tier"),
             "received": rate("transcription_audio_received_seconds_total"),
-            "refused": rate("transcription_pool_refused_audio_seconds_total"),
         }),
     ],
     "Workers": [
         Panel("Workers up", "How many take requests?", "none", {
-            "{{machine}}": f"haproxy_backend_agg_server_status{{{OURS}{WORKERS}, state=\"UP\"}}",
+            "{{machine}}": f"sum by (machine) (haproxy_server_status{{{OURS}{EACH}, {UP}}})",
             "ready, {{instance}}": f"transcription_ready{{{OURS}}}",
         }),
         Panel("Slots in use", "How many requests are inside?", "none", {
             "{{instance}}": f"transcription_slots_in_use{{{OURS}}}",
-            "slots of {{server}}": f"haproxy_server_limit_sessions{{{OURS}{WORKERS}}}",
+            "slots of {{server}}": f"haproxy_server_limit_sessions{{{OURS}{EACH}}}",
         }),
         Panel("Queues", "How many wait in the balancer, and in a worker?", "none", {
-            "{{proxy}}": f'haproxy_backend_current_queue{{{OURS}, proxy=~"workers|gate"}}',
+            "{{proxy}}": f"haproxy_backend_current_queue{{{OURS}{QUEUES}}}",
             "in {{instance}}": f"transcription_waiting{{{OURS}}}",
         }),
         Panel("Stages, mean", "Where does the time of a request go?", "s", {
@@ -102,11 +104,11 @@ ROWS: dict[str, list[Panel]] = {
         }),
         Panel("Sent again", "How many requests were sent to another worker?", "reqps", {
             "{{proxy}}": rate("haproxy_backend_redispatch_warnings_total",
-                              ', proxy=~"workers|gate"', by="proxy"),
+                              QUEUES, by="proxy"),
         }),
         Panel("Clients that left", "How many did not wait for their answer?", "reqps", {
             "{{proxy}}": rate("haproxy_backend_client_aborts_total",
-                              ', proxy=~"workers|gate"', by="proxy"),
+                              QUEUES, by="proxy"),
         }),
     ],
     "Device": [

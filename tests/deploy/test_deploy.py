@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from app.api.middleware import KEY_NAMES
 from app.config import ROOT, Config, settings
 from app.pool import (
     BALANCER_CONF,
@@ -86,6 +87,11 @@ def test_balancers_defaults_are_the_settings_own(monkeypatch):
     assert used == {name: environment[name] for name in used}
     assert "MAX_CONCURRENT_TRANSCRIPTIONS" in used
     assert "LB_PORT" in used
+
+
+def test_keys_in_urls_are_found_by_one_rule():
+    """The balancer looks at its own pages, the workers at theirs."""
+    assert f'setenv KEY_NAMES "{KEY_NAMES.pattern}"' in BALANCER_CONF.read_text()
 
 
 def test_supervisor_reads_only_what_the_pool_gives():

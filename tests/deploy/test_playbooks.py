@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jinja2
 import pytest
 
-from app.allowance import Allowance
 from app.config import ROOT
-from app.keys import digest, read
+from app.keys import balancer_map, digest, read
 
 ANSIBLE = ROOT / "deploy" / "ansible"
 PLAYBOOKS = sorted(path.name for path in ANSIBLE.glob("*.yml"))
@@ -52,11 +53,20 @@ def test_inventorys_keys_become_hashes(tmp_path):
     assert done.returncode == 0, done.stdout
     found = {key.name: key for key in read(tmp_path / "keys.json")}
     assert set(found) == {"key-1", "meetings", "key-3"}
-    assert found["key-1"].scopes == ("transcribe", "admin")
     assert found["meetings"].hashes == (digest("its-key"),)
-    assert found["meetings"].scopes == ("transcribe",)
-    assert found["meetings"].allowance == Allowance(requests_per_minute=600)
+    assert found["meetings"].requests_per_minute == 600
     assert digest("its-key").hex() not in done.stdout
+    lines = map_of(own["service_api_keys"]).split("\n")
+    assert sorted(filter(None, lines)) == sorted(balancer_map(found.values()).splitlines())
+
+
+def map_of(api_keys: list[object]) -> str:
+    """The balancer's map as its role's template writes it."""
+    environment = jinja2.Environment(trim_blocks=True)
+    environment.filters["hash"] = lambda text, name: hashlib.new(name, text.encode()).hexdigest()
+    template = (ANSIBLE / "roles/haproxy/templates/keys.map.j2").read_text()
+    made = environment.from_string(template)
+    return made.render(_haproxy_settings_keys={}, _haproxy_api_keys=api_keys)
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)

@@ -33,8 +33,8 @@ def figure(entry: Entry, name: str) -> float:
 
 
 def test_reserve_and_refusals(entry):
-    """Deferred requests leave the pool its reserve; who is refused is counted, by reason and tier,
-    with the audio it carried, on the metrics, on /lb-status and in the log."""
+    """Deferred requests leave the pool its reserve; refusals are counted by reason and tier, on the
+    metrics, on /lb-status and in the log."""
     (worker,) = entry.workers
     deferred, realtime = worker.hold(), worker.hold()
     with ThreadPoolExecutor(2) as background:
@@ -58,15 +58,10 @@ def test_reserve_and_refusals(entry):
 
     assert worker.most_inside == 2
     assert entry.refused() == {("busy", "deferred"): 1, ("busy", "realtime"): 1}
-    seconds = pytest.approx(SPEECH.seconds, abs=0.01)
-    assert entry.counted("refused_audio_seconds") == {
-        ("busy", "deferred"): seconds, ("busy", "realtime"): seconds,
-    }  # fmt: skip
-    assert f"Refused: 2, with {2 * SPEECH.seconds:.1f} s of audio" in entry.status()
+    assert "Refused: 2" in entry.status()
     assert "  busy, deferred: 1" in entry.status()
     assert until(lambda: len(refusals_in_log(entry)) == 2)
     assert {line["tier"] for line in refusals_in_log(entry)} == {"realtime", "deferred"}
-    assert float(refusals_in_log(entry)[0]["refused_audio_s"]) == seconds
 
 
 def refusals_in_log(entry: Entry) -> list[dict[str, str]]:
@@ -80,7 +75,9 @@ def test_slot_for_realtime_is_free_while_deferred_requests_are_refused(entry):
         busy = background.submit(entry.send, WINDOW, "deferred")
         held.wait()
 
-        assert [entry.send(WINDOW).status_code for _ in range(3)] == [200] * 3
+        for _ in range(3):
+            assert until(lambda: "w1: up, 1 of 2 slots" in entry.status())
+            assert entry.send(WINDOW).status_code == 200
 
         held.release()
         assert busy.result().status_code == 200
@@ -169,9 +166,13 @@ def test_internal_headers_stay_inside(entry):
     (worker,) = entry.workers
     for answer in (HTTP.get(entry.url + "/health"), entry.send(WINDOW)):
         assert answer.status_code == 200
-        assert not [name for name in answer.headers if name.startswith(("x-figures", "x-error"))]
+        assert not [
+            name
+            for name in answer.headers
+            if name.startswith(("x-figures", "x-error", "x-refused"))
+        ]
         assert "x-served-by" not in answer.headers
-    assert worker.heard[-1]["x-pool-tier"] == "realtime"
+    assert worker.heard[-1]["x-outside"] == "true"
 
 
 def test_request_id_is_the_clients_own_on_every_answer(entry):

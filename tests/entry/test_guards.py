@@ -63,24 +63,35 @@ def test_h2(guarded):
     assert "ALPN protocol: h2" in told.stdout
 
 
-def test_each_key_has_its_limit(client):
-    codes = [send(client, "eager").status_code for _ in range(LIMIT + 2)]
-    refused = send(client, "eager")
+def test_address_has_its_limit_whatever_key_it_invents(client, guarded):
+    before = len(guarded.workers[0].heard)
 
-    assert codes == [200] * LIMIT + [429] * 2
+    codes = [send(client, f"invented-{number}").status_code for number in range(12)]
+    refused = send(client, "another")
+
+    assert codes[-1] == refused.status_code == 429
     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
     assert retry_after_s(refused) == 5
-    assert send(client, "another").status_code == 200
+    assert len(guarded.workers[0].heard) - before <= LIMIT
     assert client.get("/lb-status").status_code == 200
 
 
-def test_requests_beyond_the_limit_reach_no_worker(client, guarded):
-    before = len(guarded.workers[0].heard)
+def test_each_valid_key_has_its_own_limit(tmp_path):
+    """Wrong keys count against the address, and cost the right ones nothing."""
+    with Entry.started(
+        tmp_path, API_TOKEN="one", API_KEYS="two", RATE_LIMIT_PER_MINUTE=str(LIMIT)
+    ) as entry:
+        wrong = [ask(entry, f"wrong-{number}") for number in range(LIMIT + 2)]
+        one = [ask(entry, "one") for _ in range(LIMIT + 2)]
+        two = [ask(entry, "two") for _ in range(LIMIT)]
 
-    codes = [send(client, "greedy").status_code for _ in range(LIMIT + 3)]
+        assert wrong == [401] * LIMIT + [429] * 2
+        assert one == [200] * LIMIT + [429] * 2
+        assert two == [200] * LIMIT
 
-    assert codes.count(429) == 3
-    assert len(guarded.workers[0].heard) == before + LIMIT
+
+def ask(entry: Entry, key: str) -> int:
+    return entry.send(b"RIFF", headers={"Authorization": f"Bearer {key}"}).status_code
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
+from app.config import Config
 from tests.support.entry import Entry
 from tests.support.http import HTTP
 from tests.support.refusals import retry_after_s
@@ -108,3 +110,94 @@ def test_health_is_answered_while_one_worker_stands_still(entry):
 
     assert {answer.status_code for answer in answers} == {200}
     assert until(lambda: "Workers: 1 of 2 up" in entry.status())
+
+
+class TestWithoutAWorker:
+    """Failing fast apart, requests wait for a worker that comes back, as they would for a slot."""
+
+    @pytest.mark.parametrize("n_workers", [1, 3])
+    @pytest.mark.parametrize("tier", ["realtime", "deferred"])
+    def test_request_that_was_inside_is_sent_again(self, tmp_path, n_workers, tier):
+        with (
+            Entry.started(tmp_path, n_workers, FAIL_FAST_WHEN_BUSY="false") as entry,
+            ThreadPoolExecutor(6) as clients,
+            ExitStack() as dead,
+        ):
+            for worker in entry.workers:
+                worker.gate.clear()
+            answers = [clients.submit(entry.send, WINDOW, tier) for _ in range(n_workers)]
+            assert until(lambda: sum(worker.inside for worker in entry.workers) == n_workers)
+
+            for worker in entry.workers:
+                dead.enter_context(worker.killed())
+                worker.gate.set()
+            assert until(lambda: f"Workers: 0 of {n_workers} up" in entry.status())
+            time.sleep(1)
+            assert not any(answer.done() for answer in answers)
+            dead.close()
+
+            assert {answer.result().status_code for answer in answers} == {200}
+            assert entry.refused() == {}
+
+    @pytest.mark.parametrize("content", [WINDOW, LARGE], ids=["window", "large"])
+    def test_request_that_comes_waits(self, tmp_path, content):
+        """Also one too large to be sent again: it has been sent to nobody."""
+        with (
+            Entry.started(tmp_path, FAIL_FAST_WHEN_BUSY="false") as entry,
+            ThreadPoolExecutor(2) as clients,
+        ):
+            (worker,) = entry.workers
+            worker.reason = "The model is loading."
+            assert until(lambda: "Workers: 0 of 1 up" in entry.status())
+            waiting = clients.submit(entry.send, content)
+            time.sleep(1)
+            assert not waiting.done()
+
+            worker.reason = ""
+
+            assert waiting.result().status_code == 200
+            assert entry.refused() == {}
+
+    def test_wait_ends_with_the_queues_patience(self, tmp_path):
+        with Entry.started(tmp_path, FAIL_FAST_WHEN_BUSY="false", QUEUE_TIMEOUT_S="1") as entry:
+            entry.workers[0].reason = "The model is loading."
+            assert until(lambda: "Workers: 0 of 1 up" in entry.status())
+            began = time.monotonic()
+
+            refused = entry.send(WINDOW)
+
+            assert refused.status_code == 503
+            assert retry_after_s(refused) == 1
+            assert time.monotonic() - began >= 1
+            assert entry.refused() == {("no_worker", "realtime"): 1}
+
+    def test_failing_fast_does_not_wait(self, tmp_path):
+        with Entry.started(tmp_path, FAIL_FAST_WHEN_BUSY="true", QUEUE_TIMEOUT_S="60") as entry:
+            entry.workers[0].reason = "The model is loading."
+            assert until(lambda: "Workers: 0 of 1 up" in entry.status())
+
+            for tier in ("realtime", "deferred"):
+                began = time.monotonic()
+                assert entry.send(WINDOW, tier).status_code == 503
+                assert time.monotonic() - began < 30
+
+
+def test_decode_that_takes_too_long_is_not_repeated(tmp_path, monkeypatch):
+    """The limit is that of the longest recording, here made short; and it is decoded once."""
+    monkeypatch.setattr(Config, "longest_request_s", 1)
+    with Entry.started(tmp_path, workers=2, FAIL_FAST_WHEN_BUSY="false") as entry:
+        for worker in entry.workers:
+            worker.delay_s = 3.0
+
+        late = entry.send(WINDOW)
+
+        assert late.status_code == 503
+        assert late.json()["error"]["code"] == "worker_timeout"
+        assert sum(len(worker.heard) for worker in entry.workers) == 1
+        assert entry.refused() == {("worker_timeout", "realtime"): 1}
+
+
+def test_longest_recording_has_the_time_it_needs():
+    assert Config().longest_request_s > Config().max_audio_duration_s
+    assert Config(max_audio_duration_s=86_400).longest_request_s > 86_400
+    assert Config(max_audio_duration_s=30).longest_request_s >= 900

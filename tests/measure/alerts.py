@@ -29,6 +29,8 @@ EXPECTED = {
     "kill": {"WorkerRestarted"},
     "arbiter": {"WorkerRestarted"},
     "two": {"WorkerRestarted"},
+    "three": {"WorkerRestarted"},
+    "only": {"BalancerReloaded"},
     "stop": {"WorkerDown"},
     "wedge": {"WorkerDown", "WorkerRestarted"},
     "lost": {"WorkerRestarted"},

@@ -77,6 +77,21 @@ def two(victim: Victim, event: int) -> None:
         os.kill(victim.child(number), signal.SIGKILL)
 
 
+def three(victim: Victim, event: int) -> None:
+    """kill -9 of all three workers at once"""
+    for pid in [victim.child(number) for number in range(WORKERS)]:
+        os.kill(pid, signal.SIGKILL)
+
+
+def only(victim: Victim, event: int) -> None:
+    """kill -9 of the only worker of a pool of one"""
+    victim.must("scale", WORKERS="1")
+    os.kill(victim.child(0), signal.SIGKILL)
+    assert until(lambda: victim.up() == 0, 5), "noticed"
+    assert until(lambda: victim.up() == 1, BACK_S), victim.lb_status()
+    victim.must("scale", WORKERS=str(WORKERS))
+
+
 def stop(victim: Victim, event: int) -> None:
     """SIGSTOP of a worker's process, for good"""
     os.kill(victim.child(event), signal.SIGSTOP)
@@ -169,8 +184,8 @@ def reload(victim: Victim, event: int) -> None:
 HARMS: dict[str, Harm] = {
     harm.__name__: harm
     for harm in (
-        kill, arbiter, two, stop, wedge, lost, full, model, port, leavers, disk, unwritable,
-        restart, scale, reload,
+        kill, arbiter, two, three, only, stop, wedge, lost, full, model, port, leavers, disk,
+        unwritable, restart, scale, reload,
     )
 }  # fmt: skip
 OURS = ("restart", "scale", "reload")  # changes of ours: not even a large upload may be lost
@@ -378,12 +393,28 @@ def too_much(folder: Path, seconds: float) -> list[dict[str, object]]:
     return lines
 
 
+@contextmanager
+def busy_loops(wanted: bool) -> Iterator[None]:
+    """Another program that uses every core, while the block runs."""
+    loops = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range(os.cpu_count() or 1 if wanted else 0)
+    ]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     known = [*HARMS, "overload"]
     parser.add_argument("harms", nargs="*", metavar="HARM", help=f"of {', '.join(known)}")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--events", type=int, default=8)
+    parser.add_argument("--busy", action="store_true", help="with a busy loop on every core")
     chosen = parser.parse_args()
     names = chosen.harms or known
     if unknown := set(names) - set(known):
@@ -392,7 +423,7 @@ def main() -> int:
         names = [name for name in names if name not in NEED_ROOT]
         print("Not root: no disk is filled or made read-only.")
     lines: list[dict[str, object]] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, busy_loops(chosen.busy):
         if some := [name for name in names if name in HARMS]:
             lines += harms(Path(folder), some, chosen.seconds, chosen.events)
         if "overload" in names:

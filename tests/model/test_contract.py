@@ -10,7 +10,6 @@ import pytest
 
 from app.api.form import MAX_FIELD_BYTES
 from app.config import Config
-from app.engine.admission import Tier
 from app.engine.cancellation import Cancellation
 from app.engine.engine import Engine
 from tests.support.client import TRANSCRIPTIONS, TRANSLATIONS, Client, assert_error, form
@@ -52,7 +51,7 @@ class TestRoutes:
     def test_health_answers_while_every_slot_is_busy(self):
         config = Config(max_concurrent_transcriptions=1)
         engine, _ = held_engine(config)
-        with engine.admit(Tier.REALTIME, Cancellation()):
+        with engine.admit(Cancellation()):
             assert Client.of(config, engine).get("/health").status_code == 200
 
     def test_root_describes_the_service(self, client):
@@ -358,6 +357,17 @@ class TestErrors:
 
         assert_error(answer, 415)
 
+    @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "GZIP, gzip"])
+    def test_compressed_body_is_415(self, client, encoding):
+        """And not a form that is broken."""
+        answer = client.post(AUSTEN, headers={"Content-Encoding": encoding})
+
+        assert_error(answer, 415)
+        assert "Content-Encoding" in answer.json["error"]["message"]
+
+    def test_body_that_says_it_is_not_compressed_is_read(self, client):
+        assert client.post(AUSTEN, headers={"Content-Encoding": "identity"}).status_code == 200
+
     def test_too_many_bytes_are_413_by_length_before_reading(self, tiny_engine):
         small = Client.of(Config(max_upload_bytes=4096), tiny_engine)
 
@@ -386,7 +396,7 @@ class TestErrors:
         engine, _ = held_engine(config)
         client = Client.of(config, engine)
 
-        with engine.admit(Tier.REALTIME, Cancellation()):
+        with engine.admit(Cancellation()):
             answer = client.post(AUSTEN)
 
         assert_error(answer, 503)
@@ -396,7 +406,7 @@ class TestErrors:
         config = Config(max_concurrent_transcriptions=1)
         engine, _ = held_engine(config)
 
-        with engine.admit(Tier.REALTIME, Cancellation()):
+        with engine.admit(Cancellation()):
             answer = Client.of(config, engine).post(b"not audio at all")
 
         assert_error(answer, 503)
@@ -461,7 +471,7 @@ class TestMetrics:
 
         client.post(AUSTEN, {"transcription_tier": "deferred"})
         client.post(b"no audio")
-        with engine.admit(Tier.REALTIME, Cancellation()):
+        with engine.admit(Cancellation()):
             client.post(AUSTEN)
         after = counts(client)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from app.config import Config
@@ -142,3 +144,33 @@ class TestErrors:
             assert read.last["error"]["code"] == "internal_error"
             assert "secret" not in str(read.events)
         assert engine._admission.inside == 0, "the slot is free again"
+
+    def test_stream_that_fails_is_counted_once_and_as_a_failure(self, caplog):
+        """Also by its key and in the log, although its head said 200."""
+        caplog.set_level("INFO")
+        config = Config(api_token="secret")
+        engine, model = held_engine(config)
+        model.found, model.later_failure = (some_segment(" Words."),), RuntimeError("secret")
+        model.go.set()
+        client = Client.of(config, engine)
+        counted = ('key_requests_total{key="API_TOKEN",status=', "answers_total{status=")
+        before = [count(client, name) for name in counted]
+
+        answer = client.post(AUSTEN, STREAM, headers={"X-API-Key": "secret"})
+
+        assert answer.status_code == 200
+        assert "internal_error" in answer.text
+        after = [count(client, name) for name in counted]
+        assert [new - old for old, new in zip(before, after, strict=True)] == [
+            {"5xx": 1}, {"500": 1},
+        ]  # fmt: skip
+        assert [one.fields["status"] for one in caplog.records if hasattr(one, "fields")] == [500]
+
+
+def count(client: Client, name: str) -> Counter[str]:
+    """A counter by its status; the tiers are added up."""
+    found: Counter[str] = Counter()
+    for line in client.get("/metrics").text.splitlines():
+        if line.startswith(f"transcription_{name}"):
+            found[line.split('status="')[1].split('"')[0]] += int(float(line.split()[-1]))
+    return found

@@ -55,7 +55,7 @@ def test_figures_are_not_for_strangers(keyed):
 
 
 def test_limit_of_a_key_holds(keyed):
-    """The worker reads it from the file, and from its answer the balancer knows it."""
+    """The balancer reads it from the map that the pool makes of the file."""
     content = recording("goforward_16k.wav").path.read_bytes()
 
     answers = [send(keyed, METERED_KEY, content) for _ in range(5)]

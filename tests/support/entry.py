@@ -15,7 +15,6 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.config import ROOT, Config
-from app.keys import Keyring
 from app.pool import Pool
 from tests.support.client import TRANSCRIPTIONS
 from tests.support.http import HTTP
@@ -49,8 +48,7 @@ class Entry:
         run_dir.mkdir(parents=True, exist_ok=True)
         pool.render_balancer()
         stubs = [
-            StubWorker(number, port, Keyring(config), config.busy_retry_after_s)
-            for number, port in enumerate(config.worker_ports, start=1)
+            StubWorker(number, port) for number, port in enumerate(config.worker_ports, start=1)
         ]
         entry = cls(own, stubs)
         environment = pool.environment()
@@ -64,10 +62,17 @@ class Entry:
             )  # fmt: skip
             reader = threading.Thread(target=entry._read, args=(process,))
             reader.start()
+            ended = threading.Event()
+            keeper = threading.Thread(
+                target=pool.keep_keys, args=(lambda: not ended.is_set(),), daemon=True
+            )
             try:
                 assert until(lambda: entry._has_checked(workers)), entry.log
+                if config.keys_path:
+                    keeper.start()
                 yield entry
             finally:
+                ended.set()
                 process.terminate()
                 process.wait(ANSWER_S)
                 reader.join()

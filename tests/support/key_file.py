@@ -12,7 +12,7 @@ from app.keys import digest
 def entry(*secrets: str, **members: object) -> dict[str, object]:
     """A name's entry in the file."""
     hashes = [digest(secret).hex() for secret in secrets]
-    return {"sha256": hashes, "scopes": ["transcribe"]} | members
+    return {"sha256": hashes} | members
 
 
 def write(path: Path, **names: dict[str, object]) -> None:

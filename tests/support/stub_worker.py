@@ -13,15 +13,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from app.allowance import AUDIO, COUNTED, MAY
-from app.api.middleware import BEARER
-from app.errors import NotFound, OverLimit, ServiceError, Unauthorized
+from app.errors import NOTHING_HERE, NotFound, ServiceError
 from app.figures import HEADER
-from app.keys import Key, Keyring
 from tests.support.client import TRANSCRIPTIONS
 
 TEXT = "Go forward ten meters."
@@ -80,7 +77,7 @@ class StubWorker:
         most_inside: the most of them at one time.
     """
 
-    def __init__(self, number: int, port: int, keyring: Keyring, patience_s: int) -> None:
+    def __init__(self, number: int, port: int) -> None:
         self.number = number
         self.port = port
         self.reply = Reply()
@@ -92,8 +89,6 @@ class StubWorker:
         self.inside = 0
         self.most_inside = 0
         self.audio_s = 0.0
-        self._keyring = keyring
-        self._patience_s = patience_s
         self._to_hold: list[Held] = []
         self._lock = threading.Lock()
 
@@ -107,17 +102,32 @@ class StubWorker:
     @contextlib.contextmanager
     def serving(self) -> Iterator[StubWorker]:
         """Listen until the block ends."""
+        self._start()
+        try:
+            yield self
+        finally:
+            self._stop()
+
+    def _start(self) -> None:
         handler = type("Handler", (Handler,), {"worker": self})
-        with Server(("127.0.0.1", self.port), handler) as server:
-            thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-            thread.start()
-            try:
-                yield self
-            finally:
-                for held in self._to_hold:
-                    held.release()
-                server.shutdown()
-                thread.join()
+        self._server = Server(("127.0.0.1", self.port), handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def _stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.cut_off()
+
+    @contextlib.contextmanager
+    def killed(self) -> Iterator[None]:
+        """Be as a process that was killed until the block ends: connections are cut off, new ones
+        refused."""
+        self._stop()
+        try:
+            yield
+        finally:
+            self._start()
 
     def health(self) -> Reply:
         """The answer to a health check."""
@@ -132,24 +142,15 @@ class StubWorker:
         with self._lock:
             self.heard.append(headers)
         seconds = max(0, len(body) - body.find(b"RIFF")) / WAV_BYTES_PER_S
-        about: dict[str, str] = {}
-        try:
-            if self._keyring.asks:
-                key = self._key(headers)
-                about = {MAY: key.allowance.header(key.name), AUDIO: f"{seconds:.2f}"}
-                key.allowance.check(headers.get(COUNTED.lower(), ""), self._patience_s)
-            with self._slot() as held:
-                if held:
-                    held.hold()
-                assert self.gate.wait(LIMIT_S)
-                time.sleep(self.delay_s)
-        except ServiceError as error:
-            answer = refusal(error)
-            return replace(answer, headers=answer.headers | about)
+        with self._slot() as held:
+            if held:
+                held.hold()
+            assert self.gate.wait(LIMIT_S)
+            time.sleep(self.delay_s)
         if self.reply.status == 200:
             with self._lock:
                 self.audio_s += seconds
-        return replace(self.reply, headers=self.reply.headers | about)
+        return self.reply
 
     @contextlib.contextmanager
     def _slot(self) -> Iterator[Held | None]:
@@ -164,28 +165,38 @@ class StubWorker:
             with self._lock:
                 self.inside -= 1
 
-    def _key(self, headers: dict[str, str]) -> Key:
-        """As app/api/middleware.py: whose key it is."""
-        bearer = BEARER.fullmatch(headers.get("authorization", ""))
-        key = self._keyring.find(bearer[1] if bearer else headers.get("x-api-key", ""))
-        if key is None:
-            raise Unauthorized("The API key is missing or wrong.")
-        return key
-
 
 def refusal(error: ServiceError) -> Reply:
     """As app/main.py answers an error of the service's own."""
-    headers = {"X-Error": error.code or error.type}
-    if isinstance(error, OverLimit):
-        headers |= {"Retry-After": str(error.retry_after_s), "X-Refused": error.reason}
-    return Reply(error.status, headers, error.body())
+    return Reply(error.status, {"X-Error": error.code or error.type}, error.body())
 
 
 class Server(ThreadingHTTPServer):
-    """Whose threads a test does not wait for."""
+    """Whose threads a test does not wait for, and whose connections it can cut off."""
 
     daemon_threads = True
     request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._connections: set[socket.socket] = set()
+
+    def cut_off(self) -> None:
+        """Close the port and every connection, as the kernel does for a killed process."""
+        self.server_close()
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Called for each new connection."""
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Called when a connection is done."""
+        self._connections.discard(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: a client that left is no error here."""
@@ -199,7 +210,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._body()
-        self._write(self.worker.health() if self.path == "/health" else refusal(NotFound("-")))
+        self._write(
+            self.worker.health() if self.path == "/health" else refusal(NotFound(NOTHING_HERE))
+        )
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -207,7 +220,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self._body()
         if self.path != TRANSCRIPTIONS:
-            return self._write(refusal(NotFound("-")))
+            return self._write(refusal(NotFound(NOTHING_HERE)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         return self._write(self.worker.transcribe(headers, body))
 

@@ -385,7 +385,7 @@ class TestWatch:
         assert reasons == ["The model could not be loaded; trying again."]
         assert engine.state == "broken"
         assert "out of memory" in str(engine.unready)
-        with pytest.raises(NotReady), engine.admit(Tier.REALTIME, Cancellation()):
+        with pytest.raises(NotReady), engine.admit(Cancellation()):
             pass
 
     def test_worker_whose_device_failed_proves_at_once_that_it_works(

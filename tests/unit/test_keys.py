@@ -17,9 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import keys
-from app.allowance import Allowance
 from app.config import ROOT, Config
-from app.errors import OverLimit
 from app.keys import KeyFileError, Keyring, digest, parsed
 from tests.support.client import TRANSCRIPTIONS, Client, assert_error
 from tests.support.fakes import held_engine
@@ -63,6 +61,9 @@ class Commands:
 @pytest.fixture
 def command(path, capsys) -> Commands:
     return Commands(path, capsys)
+
+
+NAMES = ["a", *keys.MEMBERS, *keys.FORMER_MEMBERS]
 
 
 class TestFile:
@@ -130,7 +131,10 @@ class TestFile:
                 json.dumps({"a": entry("x", concurrent_requests=True)}).encode(),
                 "no whole number",
             ),
-            (json.dumps({"a": entry("x", scopes=["all"])}).encode(), "scopes of a is no list"),
+            (
+                json.dumps({"a": entry("x", scopes=["admin"])}).encode(),
+                "scopes of a lack transcribe",
+            ),
             (json.dumps({"a": entry("x", sha256=["sk-plain"])}).encode(), "sha256 of a is no list"),
             (json.dumps({"a": entry("x", created="now")}).encode(), "created of a is no date"),
         ],
@@ -149,7 +153,7 @@ class TestFile:
     @given(st.binary(max_size=200) | st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
         lambda one: st.lists(one, max_size=3)
-        | st.dictionaries(st.sampled_from(["a", *keys.MEMBERS]), one, max_size=4),
+        | st.dictionaries(st.sampled_from(NAMES), one, max_size=4),
         max_leaves=12,
     ).map(lambda value: json.dumps({"a": value}).encode()))  # fmt: skip
     def test_whatever_stands_in_the_file_is_read_or_refused(self, content):
@@ -200,7 +204,6 @@ class TestCommand:
         for words, sentence in (
             (("create", "bots"), "is there already"),
             (("create", "sk-oops"), "a name has 1 to 64"),
-            (("create", "x", "--scopes", "all"), "--scopes are"),
             (("create", "x", "--concurrent-requests", "0"), "A limit is"),
             (("rotate", "nobody"), "no key of this name"),
             (("revoke", "nobody"), "no key of this name"),
@@ -281,31 +284,25 @@ class TestAnswers:
         heads = [{k: v for k, v in one.headers.items() if k not in varying} for one in answers]
         assert all(head == heads[0] for head in heads)
 
-    def test_key_without_the_scope_is_403(self, path):
-        write(path, ops=entry("one", scopes=["admin"]))
-        client = client_of(path)
+    def test_file_of_an_earlier_release_is_read(self, path):
+        """With scopes, and with minutes of audio, which have no meaning any more."""
+        write(path, old=entry("one", scopes=["transcribe", "admin"], audio_minutes_per_hour=5))
 
-        answer = client.get("/v1/models", headers={"X-API-Key": "one"})
+        assert status(client_of(path), "one") == 200
 
-        assert_error(answer, 403)
-        assert answer.json["error"]["code"] == "missing_scope"
+    def test_balancers_map_has_every_hash_and_its_limits(self, path):
+        write(path, bots=entry("new", "old", requests_per_minute=60), free=entry("free"))
+        ring = Keyring(Config(api_keys_file=str(path), api_token="token"))
 
-    def test_resource_says_which_scope_it_needs(self, path):
-        class ForOperators:
-            needs_scope = "admin"
+        lines = keys.balancer_map(ring.keys()).splitlines()
 
-            def on_get(self, req: object, resp: object) -> None:
-                pass
-
-        write(path, ops=entry("one", scopes=["admin"]), bots=entry("two"))
-        client = client_of(path, api_token="three")
-        client.wsgi.app.add_route("/operators", ForOperators())
-
-        found = {
-            key: client.get("/operators", headers={"X-API-Key": key}).status_code
-            for key in ("one", "two", "three", "four")
-        }
-        assert found == {"one": 200, "two": 403, "three": 200, "four": 401}
+        assert sorted(lines) == sorted(
+            f"{digest(key).hex().upper()} {rest}"
+            for key, rest in (
+                ("token", "API_TOKEN 0 0"), ("new", "bots 60 0"), ("old", "bots 60 0"),
+                ("free", "free 0 0"),
+            )
+        )  # fmt: skip
 
     @pytest.mark.parametrize(
         "name",
@@ -354,42 +351,3 @@ def metric(client: Client, name: str) -> float:
     """A figure of the worker; fails when it is not there."""
     lines = [one.rpartition(" ") for one in client.get("/metrics").text.splitlines()]
     return next(float(value) for key, _, value in lines if key == "transcription_" + name)
-
-
-class TestAllowance:
-    """What a worker refuses by the balancer's counts, before the balancer knows the key."""
-
-    @pytest.mark.parametrize(
-        ("counted", "refused"),
-        [("5 2 119 0", None), ("6 1 0 0", "key_rate"), ("5 3 0 0", "key_concurrency"),
-         ("99 99 999 9", "key_rate"), ("1 1 120 0", "key_audio"), ("", None), ("6", None),
-         ("a b c d", None), ("-6 1 0 0", None), ("9" * 5000 + " 1 0 0", None)],
-    )  # fmt: skip
-    def test_one_too_many_is_refused(self, counted, refused):
-        may = Allowance(5, 2, 2)
-
-        if refused is None:
-            may.check(counted, 3)
-            return
-        with pytest.raises(OverLimit) as error:
-            may.check(counted, 3)
-        assert error.value.reason == refused
-        after_s = {"key_rate": 12, "key_concurrency": 3, "key_audio": 60}
-        assert error.value.retry_after_s == after_s[refused]
-
-    def test_no_limit_is_no_limit(self):
-        Allowance().check("999999 999999 999999 0", 1)
-
-    def test_refusal_is_openais_and_comes_before_the_form(self, path, monkeypatch):
-        write(path, a=entry("one", requests_per_minute=7))
-        client = client_of(path)
-
-        answer = client.post(WINDOW, headers={"X-API-Key": "one", "X-Key-Counted": "8 1 0 0"})
-
-        assert_error(answer, 429)
-        assert answer.json["error"]["type"] == "rate_limit_error"
-        assert answer.json["error"]["code"] == "rate_limit_exceeded"
-        assert answer.headers["retry-after"] == "9"
-        assert answer.headers["retry-after-ms"] == "9000"
-        assert answer.headers["x-refused"] == "key_rate"
-        assert answer.headers["x-key-may"] == "a 7 0 0"

@@ -12,7 +12,7 @@ from app import pool
 from app.config import Config, settings
 from app.engine import files
 from app.keys import KeyFileError
-from app.pool import Pool, PoolError
+from app.pool import MIN_IN_FLIGHT, Pool, PoolError
 from tests.support.ports import ports
 
 
@@ -122,3 +122,13 @@ def test_command_to_a_pool_that_does_not_run(capsys, only, tmp_path, command):
     assert pool.main([command]) == 1
 
     assert capsys.readouterr().out == "The service does not run from this folder.\n"
+
+
+def test_bodies_on_their_way_follow_from_slots_queues_and_memory(tmp_path):
+    """Thirty-two GPU workers have more slots than the thousand that there were for everyone."""
+    many = pool_of(tmp_path, WORKERS="1", DEVICE="cuda", MAX_QUEUE_SIZE="2000")
+    few = pool_of(tmp_path, WORKERS="1", MAX_QUEUE_SIZE="0")
+
+    assert many.max_in_flight() > 1000
+    assert few.max_in_flight() == MIN_IN_FLIGHT
+    assert many.environment()["MAX_IN_FLIGHT"] == str(many.max_in_flight())

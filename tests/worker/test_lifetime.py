@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from app.config import ROOT
+from app.engine.admission import PLACES
 from app.pool import children
 from app.starts import Starts
 from tests.support import cores
@@ -40,8 +41,8 @@ def test_requests_that_come_while_the_model_loads_wait_for_it():
 
 @pytest.fixture(scope="module")
 def busy() -> Iterator[Worker]:
-    """A worker with two slots, for which requests wait."""
-    with worker(MAX_CONCURRENT_TRANSCRIPTIONS="2", FAIL_FAST_WHEN_BUSY="false") as running:
+    """A worker with two slots."""
+    with worker(MAX_CONCURRENT_TRANSCRIPTIONS="2") as running:
         yield running
 
 
@@ -59,18 +60,23 @@ def test_client_that_leaves_while_decoding_costs_no_more_work(busy):
     assert busy.post().status_code == 200
 
 
-def test_client_that_leaves_while_waiting_frees_its_place(busy):
+def test_full_worker_refuses(busy):
+    """Requests wait in the balancer, which knows when any worker has a slot."""
     long = wav(long_recording(600).samples)
     decoding = [busy.send(long) for _ in range(2)]
     assert until(lambda: busy.metric("transcription_slots_in_use") == 2)
-    waiting = busy.send(AUSTEN)
-    assert until(lambda: busy.metric("transcription_waiting") == 1)
+    waiting = [busy.send(AUSTEN) for _ in range(PLACES)]
+    assert until(lambda: busy.metric("transcription_waiting") == PLACES)
 
-    waiting.close()
+    refused = busy.post()
 
-    assert until(lambda: busy.metric("transcription_waiting") == 0)
+    assert refused.status_code == 503
+    assert refused.headers["x-refused"] == "busy"
+    assert refused.headers["retry-after"] == "1"
+    waiting.pop().close()
+    assert until(lambda: busy.metric("transcription_waiting") == PLACES - 1)
     assert busy.metric("transcription_slots_in_use") == 2, "the others go on"
-    for connection in decoding:
+    for connection in decoding + waiting:
         connection.close()
     assert until(lambda: busy.metric("transcription_slots_in_use") == 0)
 

@@ -83,13 +83,11 @@ function worker(one) {
 }
 
 function refusal(one) {
-  const audio = one.audio_s ? `${duration(one.audio_s)} of audio` : "";
   return element(
     "li",
     {},
     element("span", {}, element("span", { class: "what" }, one.reason), `, ${one.tier}`),
     element("span", { class: "count" }, brief(one.requests)),
-    element("small", {}, audio),
   );
 }
 
