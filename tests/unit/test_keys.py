@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import keys
@@ -150,6 +150,7 @@ class TestFile:
         assert "plain-key" not in str(refused.value)
         assert "sk-plain" not in str(refused.value)
 
+    @settings(deadline=None)
     @given(st.binary(max_size=200) | st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
         lambda one: st.lists(one, max_size=3)
