@@ -24,8 +24,6 @@ from app.starts import LastWords, Starts, wait_in_view
 
 SPARE_THREADS = 16  # for health, models and refusals while every slot is taken
 
-SWITCH_S = 0.0005
-
 try:
     service = Config.from_env()
 except ConfigError as error:
@@ -87,9 +85,6 @@ def post_fork(server: Any, worker: Any) -> None:
         sys.exit(0)
     die_with_parent(signal.SIGKILL)
     close_memory()
-    # With every slot at work a health check waits for as many threads as there are, several times:
-    # 5 ms each, as Python has it, made it late (2.8 s with 32 requests inside).
-    sys.setswitchinterval(SWITCH_S)
 
 
 def told_to_stop(signals: SimpleQueue[int]) -> bool:
