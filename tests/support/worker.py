@@ -73,9 +73,9 @@ class Worker:
             timeout=120,
         )
 
-    def send(self, content: bytes) -> socket.socket:
+    def send(self, content: bytes, **fields: str) -> socket.socket:
         """Send a whole request and do not wait for its answer."""
-        sent = form(content, {"model": "whisper-1"})
+        sent = form(content, {"model": "whisper-1"} | fields)
         body = sent.read()
         connection = socket.create_connection(("127.0.0.1", self.port))
         head = (

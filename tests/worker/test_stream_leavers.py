@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.client import TRANSCRIPTIONS, form
 from tests.support.recordings import long_recording, wav
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_S, until
 from tests.support.worker import Worker, worker
 
 STREAM = {"stream": "true"}
@@ -27,7 +26,7 @@ def busy() -> Iterator[Worker]:
 def test_between_two_events_the_work_ends_and_the_slot_is_free(busy):
     cancelled = busy.metric("transcription_cancelled_total")
     answers = busy.metric("transcription_answers_total")
-    connection = send(busy, LONG)
+    connection = busy.send(LONG, **STREAM)
     assert b"transcript.text.delta" in receive(connection)
     assert busy.metric("transcription_slots_in_use") == 1
     connection.close()
@@ -40,7 +39,7 @@ def test_between_two_events_the_work_ends_and_the_slot_is_free(busy):
 
 def test_before_the_first_event(busy):
     cancelled = busy.metric("transcription_cancelled_total")
-    connection = send(busy, LONG)
+    connection = busy.send(LONG, **STREAM)
     assert until(lambda: busy.metric("transcription_slots_in_use") == 1)
     connection.close()
 
@@ -49,22 +48,9 @@ def test_before_the_first_event(busy):
     assert busy.post().status_code == 200
 
 
-def send(running: Worker, content: bytes) -> socket.socket:
-    """Send a whole request for a stream."""
-    sent = form(content, {"model": "whisper-1"} | STREAM)
-    body = sent.read()
-    connection = socket.create_connection(("127.0.0.1", running.port))
-    head = (
-        f"POST {TRANSCRIPTIONS} HTTP/1.1\r\nHost: worker\r\nContent-Length: {len(body)}\r\n"
-        f"Content-Type: {sent.headers['Content-Type']}\r\n\r\n"
-    )
-    connection.sendall(head.encode() + body)
-    connection.settimeout(300)
-    return connection
-
-
 def receive(connection: socket.socket) -> bytes:
     """The head of an answer and its first event."""
+    connection.settimeout(LIMIT_S)
     received = b""
     while b"data: " not in received:
         chunk = connection.recv(65_536)
