@@ -22,6 +22,7 @@ ENV_FILE = ROOT / ".env"
 
 SHORTEST_LIMIT_S = 900  # of the longest request, where only short audio is allowed
 MARGIN_S = 60
+FAIL_FAST_WAIT_S = 2.0  # for a slot: a bot's next window is on its way by then
 AUDIO_BYTES_PER_S = 16_000 * 4
 SHA256 = re.compile(r"(?:[^/=]+=)?[0-9a-fA-F]{64}")
 ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d+)?")  # as browsers write it
@@ -119,10 +120,11 @@ class Config:
         minimum=0, maximum=1024,
     )  # fmt: skip
     fail_fast_when_busy: bool = setting(
-        True, "Answer 503 at once when every slot is taken; `false`: wait in the queue."
+        True,
+        "A realtime request waits 2 s for a slot, then gets 503; `false`: `QUEUE_TIMEOUT_S`.",
     )
     max_queue_size: int = setting(
-        10, "Requests that may wait for each worker when `FAIL_FAST_WHEN_BUSY` is false.",
+        10, "Requests that may wait for each worker; beyond them 503 at once.",
         minimum=0, maximum=10_000,
     )  # fmt: skip
     queue_timeout_s: float = setting(
@@ -134,8 +136,9 @@ class Config:
         minimum=0.1, maximum=3600,
     )  # fmt: skip
     busy_retry_after_s: int = setting(
-        1, "Seconds in the `Retry-After` header of a 503.", minimum=0, maximum=3600
-    )
+        1, "The least seconds in the `Retry-After` header of a 503; the balancer adds more under load.",
+        minimum=0, maximum=3600,
+    )  # fmt: skip
     device_call_limit_s: float = setting(
         120.0, "A call on the device that takes longer has hung; the worker is then replaced.",
         minimum=1, maximum=3600,
@@ -444,6 +447,13 @@ class Config:
         return max(1, self.slots - self.realtime_reserved_slots)
 
     @property
+    def slot_wait_s(self) -> float:
+        """The longest that a realtime request waits for a slot."""
+        if self.fail_fast_when_busy:
+            return min(FAIL_FAST_WAIT_S, self.queue_timeout_s)
+        return self.queue_timeout_s
+
+    @property
     def audio_budget_s(self) -> float:
         """Seconds of decoded audio that one worker holds at once."""
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -480,7 +490,7 @@ class Config:
         return {
             "MAX_CONCURRENT_TRANSCRIPTIONS": str(self.slots),
             "DEFERRED_SLOTS": str(self.deferred_slots),
-            "QUEUE_TIMEOUT_MS": str(round(self.queue_timeout_s * 1000)),
+            "QUEUE_TIMEOUT_MS": str(round(self.slot_wait_s * 1000)),
             "DEFERRED_QUEUE_TIMEOUT_MS": str(round(self.deferred_queue_timeout_s * 1000)),
             "ASKS_FOR_KEY": show(self.asks_for_key),
             "LONGEST_REQUEST_S": str(self.longest_request_s),

@@ -1,6 +1,5 @@
 -- Where no worker is up for a moment, requests wait for one instead of being refused.
 
-local FAIL_FAST = os.getenv("FAIL_FAST_WHEN_BUSY") ~= "false"
 local STEP_MS = 100
 
 local function now_ms()
@@ -11,7 +10,7 @@ end
 -- Returns when a worker is up, or at txn.until (ms since 1970).
 core.register_action("await_worker", { "http-req" }, function(txn)
   local ends = txn:get_var("txn.until") or 0
-  while not FAIL_FAST and txn.f:nbsrv("unlimited") == 0 and now_ms() < ends do
+  while txn.f:nbsrv("unlimited") == 0 and now_ms() < ends do
     core.msleep(STEP_MS)
   end
 end)

@@ -1,14 +1,16 @@
-"""An entry that refuses what it cannot serve at once, and its figures of it."""
+"""An entry that refuses what gets no slot within a moment, and its figures of it."""
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from app.api.pages import FOLDER, POLICY, TYPES
+from app.config import Config
 from tests.support.entry import Entry
 from tests.support.http import HTTP
 from tests.support.recordings import recording, wav
@@ -23,7 +25,10 @@ WINDOW = wav(SPEECH.waveform())
 @pytest.fixture
 def entry(tmp_path) -> Iterator[Entry]:
     """One worker with two slots, one of them kept for realtime."""
-    with Entry.started(tmp_path, MAX_CONCURRENT_TRANSCRIPTIONS="2") as running:
+    with Entry.started(
+        tmp_path, MAX_CONCURRENT_TRANSCRIPTIONS="2", QUEUE_TIMEOUT_S="0.5",
+        DEFERRED_QUEUE_TIMEOUT_S="0.5",
+    ) as running:  # fmt: skip
         yield running
 
 
@@ -44,11 +49,11 @@ def test_reserve_and_refusals(entry):
         refused = entry.send(WINDOW, "deferred")
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "server_busy"
-        assert retry_after_s(refused) == 1
+        assert retry_after_s(refused) >= 1
         assert "x-refused" not in refused.headers
         also_busy = background.submit(entry.send, WINDOW)
         realtime.wait()
-        assert retry_after_s(entry.send(WINDOW)) == 1
+        assert retry_after_s(entry.send(WINDOW)) >= 1
         assert "w1: up, 2 of 2 slots" in entry.status()
         deferred.release()
         realtime.release()
@@ -57,9 +62,9 @@ def test_reserve_and_refusals(entry):
     assert entry.send(WINDOW, "deferred").status_code == 200
 
     assert worker.most_inside == 2
-    assert entry.refused() == {("busy", "deferred"): 1, ("busy", "realtime"): 1}
+    assert entry.refused() == {("deadline", "deferred"): 1, ("deadline", "realtime"): 1}
     assert "Refused: 2" in entry.status()
-    assert "  busy, deferred: 1" in entry.status()
+    assert "  deadline, deferred: 1" in entry.status()
     assert until(lambda: len(refusals_in_log(entry)) == 2)
     assert {line["tier"] for line in refusals_in_log(entry)} == {"realtime", "deferred"}
 
@@ -83,20 +88,46 @@ def test_slot_for_realtime_is_free_while_deferred_requests_are_refused(entry):
         assert busy.result().status_code == 200
 
 
-def test_deferred_is_refused_at_once_while_realtime_has_every_slot(entry):
+def test_slot_that_becomes_free_within_a_moment_is_waited_for(tmp_path):
+    """Realtime waits 2 s at most, whatever the queue's limit; deferred as long as ever."""
+    with (
+        Entry.started(tmp_path, MAX_CONCURRENT_TRANSCRIPTIONS="1") as entry,
+        ThreadPoolExecutor(3) as clients,
+    ):
+        held = entry.workers[0].hold()
+        busy = clients.submit(entry.send, WINDOW)
+        held.wait()
+        deferred = clients.submit(entry.send, WINDOW, "deferred")
+        began = time.monotonic()
+
+        assert entry.send(WINDOW).status_code == 503
+        assert 2 <= time.monotonic() - began < Config().queue_timeout_s
+        soon = clients.submit(entry.send, WINDOW)
+        assert until(lambda: "Queue: 2" in entry.status())
+        held.release()
+
+        assert [one.result().status_code for one in (busy, soon, deferred)] == [200] * 3
+
+
+def test_clients_are_told_to_come_back_at_different_moments(entry):
+    """And the later the more there are of them: they would all meet again."""
     held = [entry.workers[0].hold() for _ in range(2)]
-    with ThreadPoolExecutor(2) as background:
-        busy = [background.submit(entry.send, WINDOW) for _ in held]
+    with ThreadPoolExecutor(14) as clients:
+        busy = [clients.submit(entry.send, WINDOW) for _ in held]
         for one in held:
             one.wait()
 
-        refused = entry.send(WINDOW, "deferred")
+        refused = [one.result() for one in [clients.submit(entry.send, WINDOW) for _ in range(12)]]
 
-        assert refused.status_code == 503
-        assert not any(one.done() for one in busy), "it waited for nobody"
+        assert {answer.status_code for answer in refused} == {503}
+        told_ms = [int(answer.headers["retry-after-ms"]) for answer in refused]
+        assert all(1000 <= told < 7000 for told in told_ms)
+        assert all(retry_after_s(answer) >= 1 for answer in refused)
+        assert len(set(told_ms)) > 6
+        assert max(told_ms) > 2000
         for one in held:
             one.release()
-        assert all(one.result().status_code == 200 for one in busy)
+        assert {one.result().status_code for one in busy} == {200}
 
 
 def test_figures_are_those_of_the_balancer_and_of_the_workers(entry):
@@ -217,7 +248,7 @@ def test_entry_without_workers_says_so(entry):
     refused = entry.send(WINDOW)
 
     assert refused.status_code == 503
-    assert retry_after_s(refused) == 1
+    assert retry_after_s(refused) >= 1
     health = HTTP.get(entry.url + "/health")
     assert health.json() == {"status": "unhealthy", "reason": "No worker is ready."}
     assert retry_after_s(health) == 1

@@ -49,7 +49,7 @@ def test_queue_timeout_is_counted(entry):
         waited_s = time.monotonic() - began
 
         assert late.status_code == 503
-        assert retry_after_s(late) == 1
+        assert retry_after_s(late) >= 1
         assert waited_s >= QUEUE_TIMEOUT_S
     assert busy.result().status_code == 200
     assert entry.refused() == {("deadline", "realtime"): 1}
@@ -64,7 +64,7 @@ def test_full_queue_refuses_at_once(entry):
         refused = entry.send(WINDOW)
 
         assert refused.status_code == 503
-        assert retry_after_s(refused) == 1
+        assert retry_after_s(refused) >= 1
         assert until(lambda: entry.refused()["queue_full", "realtime"] == 1)
         assert {one.result().status_code for one in waiting} == {503}, "their time passed"
     assert entry.refused()["deadline", "realtime"] == 3

@@ -69,7 +69,7 @@ def test_upload_that_cannot_be_sent_again_is_told_to_come_again(entry):
 
     assert refused.status_code == 503
     assert refused.json()["error"]["code"] == "worker_failed"
-    assert retry_after_s(refused) == 1
+    assert retry_after_s(refused) >= 1
     assert entry.refused() == {("worker_failed", "realtime"): 1}
     assert sum(len(worker.heard) for worker in entry.workers) == 1
 
@@ -113,7 +113,7 @@ def test_health_is_answered_while_one_worker_stands_still(entry):
 
 
 class TestWithoutAWorker:
-    """Failing fast apart, requests wait for a worker that comes back, as they would for a slot."""
+    """Requests wait for a worker that comes back, as they would for a slot."""
 
     @pytest.mark.parametrize("n_workers", [1, 3])
     @pytest.mark.parametrize("tier", ["realtime", "deferred"])
@@ -167,19 +167,29 @@ class TestWithoutAWorker:
             refused = entry.send(WINDOW)
 
             assert refused.status_code == 503
-            assert retry_after_s(refused) == 1
+            assert retry_after_s(refused) >= 1
             assert time.monotonic() - began >= 1
             assert entry.refused() == {("no_worker", "realtime"): 1}
 
-    def test_failing_fast_does_not_wait(self, tmp_path):
-        with Entry.started(tmp_path, FAIL_FAST_WHEN_BUSY="true", QUEUE_TIMEOUT_S="60") as entry:
-            entry.workers[0].reason = "The model is loading."
-            assert until(lambda: "Workers: 0 of 1 up" in entry.status())
+    def test_wait_outlasts_a_reload_of_the_balancer(self, tmp_path):
+        """The process that had the request checks workers no more; the new one does."""
+        with (
+            Entry.started(tmp_path, FAIL_FAST_WHEN_BUSY="false") as entry,
+            ThreadPoolExecutor(1) as clients,
+        ):
+            (worker,) = entry.workers
+            worker.gate.clear()
+            answer = clients.submit(entry.send, WINDOW)
+            assert until(lambda: worker.inside == 1)
+            entry.reload()
 
-            for tier in ("realtime", "deferred"):
-                began = time.monotonic()
-                assert entry.send(WINDOW, tier).status_code == 503
-                assert time.monotonic() - began < 30
+            with worker.killed():
+                worker.gate.set()
+                assert until(lambda: "Workers: 0 of 1 up" in entry.status())
+                time.sleep(1)
+                assert not answer.done()
+
+            assert answer.result().status_code == 200
 
 
 def test_decode_that_takes_too_long_is_not_repeated(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ class Entry:
 
     settings: dict[str, str]
     workers: list[StubWorker]
+    process: subprocess.Popen[str] | None = None
     lines: list[str] = field(default_factory=list)
 
     @classmethod
@@ -60,6 +62,7 @@ class Entry:
                 cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 text=True,
             )  # fmt: skip
+            entry.process = process
             reader = threading.Thread(target=entry._read, args=(process,))
             reader.start()
             ended = threading.Event()
@@ -89,6 +92,14 @@ class Entry:
         except (httpx.HTTPError, ValueError):
             return False
         return sum(bool(worker["figures"]) for worker in found["workers"]) == workers
+
+    def reload(self) -> None:
+        """Have the balancer read its configuration again, and wait until the new process serves."""
+        assert self.process is not None
+        before = self.log.count("Loading success")
+        self.process.send_signal(signal.SIGUSR2)
+        assert until(lambda: self.log.count("Loading success") > before), self.log
+        assert until(lambda: self._has_checked(len(self.workers))), self.log
 
     @property
     def operator(self) -> tuple[str, str] | None:
