@@ -136,7 +136,9 @@ class Config:
         minimum=0.1, maximum=3600,
     )  # fmt: skip
     busy_retry_after_s: int = setting(
-        1, "The least seconds in the `Retry-After` header of a 503; the balancer adds more under load.",
+        1,
+        "The least seconds in the `Retry-After` header of a 503; the balancer adds more under "
+        "load.",
         minimum=0, maximum=3600,
     )  # fmt: skip
     device_call_limit_s: float = setting(
