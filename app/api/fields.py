@@ -5,6 +5,7 @@ The form's reader takes its limits from here, and `/openapi.json` is written fro
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from app.formats import FORMATS
@@ -15,6 +16,8 @@ INCLUDES = ("logprobs",)
 TIERS = ("realtime", "deferred")
 BOOLEANS = ("true", "false")
 WITHOUT_EVENTS = ("srt", "vtt")  # formats that a stream of events cannot have
+# What frameworks put behind a list's name: `name[]`, and `name[0]` or `name.0` for its first value.
+INDEX = re.compile(r"(\[\d*\]|\.\d+)\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +28,9 @@ class Field:
         name: as error messages and the API's description call it.
         meaning: one or two sentences for the API's description.
         kind: JSON Schema's type, or `file`.
-        also: further names it is read under.
         choices: its possible values; empty: any.
         minimum, maximum: of a number.
-        many: it may be repeated, or hold several values between commas.
+        many: it is a list, read in every spelling that clients have for one.
         open: other values than the choices are taken too.
         required: it must be there.
         routes: which of the two routes read it.
@@ -37,7 +39,6 @@ class Field:
     name: str
     meaning: str
     kind: str = "string"
-    also: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
@@ -46,10 +47,11 @@ class Field:
     required: bool = False
     routes: tuple[str, ...] = ("transcriptions", "translations")
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All names it is read under."""
-        return (self.name, *self.also)
+    def reads(self, name: str) -> bool:
+        """Whether a part of this name belongs to the field."""
+        if self.many:
+            return INDEX.sub("", name) == self.name.removesuffix("[]")
+        return name == self.name
 
 
 FILE = Field(
@@ -74,14 +76,13 @@ LANGUAGE = Field(
 LANGUAGES = Field(
     "languages[]",
     "Detection chooses among these languages only.",
-    also=("languages",),
     many=True,
 )
 PROMPT = Field(
     "prompt", "Text that stands before the audio; of a long one the last 223 tokens count."
 )
 HOTWORDS = Field("hotwords", "Words to favour.")
-KEYWORDS = Field("keywords[]", "Words to favour.", also=("keywords",), many=True)
+KEYWORDS = Field("keywords[]", "Words to favour.", many=True)
 RESPONSE_FORMAT = Field(
     "response_format",
     "The answer's form; none: `verbose_json`, or `json` in a stream.",
@@ -90,7 +91,6 @@ RESPONSE_FORMAT = Field(
 TIMESTAMP_GRANULARITIES = Field(
     "timestamp_granularities[]",
     "`word`: times of each word, in `verbose_json`; `srt` and `vtt` then cut their cues at words.",
-    also=("timestamp_granularities",),
     choices=GRANULARITIES,
     many=True,
 )
@@ -111,7 +111,6 @@ STREAM = Field(
 INCLUDE = Field(
     "include[]",
     "`logprobs`: the tokens with the logarithms of their probabilities, in `json` and in a stream.",
-    also=("include",),
     choices=INCLUDES,
     many=True,
     open=True,

@@ -116,12 +116,9 @@ class Form:
 
     def texts(self, field: Field) -> list[str]:
         """All values of a field, under any of its names."""
-        return [value for name in field.names for value in self.fields.get(name, ())]
-
-    def listed(self, field: Field) -> list[str]:
-        """All values of a field, also where several stand in one, between commas."""
-        parts = (part.strip() for value in self.texts(field) for part in value.split(","))
-        return [part for part in parts if part]
+        return [
+            value for name, values in self.fields.items() if field.reads(name) for value in values
+        ]
 
 
 class FormParts:

@@ -33,8 +33,9 @@ SECONDS: Schema = {"type": "number", "minimum": 0, "description": "seconds of th
 ABOUT = """\
 OpenAI's audio API. Any client made for it works unchanged: set its base address to `/v1` here.
 
-A field that is not listed is ignored. An error is always JSON. 503 and 429 mean: send the same
-request again after `Retry-After` seconds (`Retry-After-Ms` milliseconds).
+A list is read in every spelling: `name`, `name[]` or `name[0]`, repeated, between commas, or as
+one list in JSON. A field that is not listed is ignored. An error is always JSON. 503 and 429 mean:
+send the same request again after `Retry-After` seconds (`Retry-After-Ms` milliseconds).
 """
 
 

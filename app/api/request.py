@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -17,6 +18,8 @@ from app.engine.languages import language_code
 from app.engine.options import DecodeOptions, SpeechOptions
 from app.errors import InvalidRequest
 from app.subtitles import BROADCAST, Layout
+
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +84,12 @@ def decode_options(form: Form, config: Config, task: str | None, scores: bool) -
     Args:
         scores: the answer's form has a place for the tokens' scores.
     """
-    asked = form.listed(fields.TIMESTAMP_GRANULARITIES)
+    asked = listed(form, fields.TIMESTAMP_GRANULARITIES)
     for granularity in asked:
         if granularity not in fields.GRANULARITIES:
             raise refused(fields.TIMESTAMP_GRANULARITIES, granularity, "segment or word")
     temperature = number(form, fields.TEMPERATURE)
-    favoured = form.texts(fields.HOTWORDS) + form.listed(fields.KEYWORDS)
+    favoured = form.texts(fields.HOTWORDS) + listed(form, fields.KEYWORDS)
     return DecodeOptions(
         task=task or one_of(form, fields.TASK, fields.TASKS[0]),
         # A translation's source is detected: its form has no language, and one sent is ignored.
@@ -95,7 +98,7 @@ def decode_options(form: Form, config: Config, task: str | None, scores: bool) -
         prompt=form.text(fields.PROMPT) or None,
         hotwords=" ".join(favoured).strip() or None,
         word_timestamps="word" in asked,
-        token_scores=scores and "logprobs" in form.listed(fields.INCLUDE),
+        token_scores="logprobs" in listed(form, fields.INCLUDE) and scores,
         temperatures=(temperature,) if temperature else config.temperature,
         speech=speech_options(form, config),
     )
@@ -161,7 +164,7 @@ def language(form: Form) -> str | None:
 def languages(form: Form) -> tuple[str, ...]:
     """The candidates among which detection chooses."""
     found = []
-    for text in form.listed(fields.LANGUAGES):
+    for text in listed(form, fields.LANGUAGES):
         try:
             code = language_code(text)
         except ValueError:
@@ -178,6 +181,47 @@ def one_of(form: Form, field: Field, default: str) -> str:
     if value not in field.choices:
         raise refused(field, value, ", ".join(field.choices))
     return value
+
+
+def listed(form: Form, field: Field) -> list[str]:
+    """Return all values of a field: repeated, between commas, or as lists in JSON."""
+    values = (value.strip() for text in form.texts(field) for value in items(field, text.strip()))
+    return [value for value in values if value]
+
+
+def items(field: Field, text: str) -> list[str]:
+    """Return the values in one text: a list in JSON, else what stands between commas.
+
+    A list that is printed by Python, JavaScript or Java (`['word', 'segment']`, `[word, segment]`)
+    is no JSON, and is read as text between commas.
+    """
+    if text.startswith(("[", "{", '"')):
+        try:
+            content = json.loads(text)
+        except RecursionError:
+            content = None
+        except ValueError:
+            content = text
+        values = content if isinstance(content, list) else [content]
+        if not all(is_text(value) for value in values):
+            raise refused(field, text, "text, or a JSON list of strings")
+        if isinstance(content, list):
+            return values
+        text = content
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    return [unquoted(part.strip()) for part in text.split(",")]
+
+
+def is_text(value: object) -> bool:
+    """Whether it is a string, and has no half of a surrogate pair, which no tokenizer takes."""
+    return isinstance(value, str) and not SURROGATE.search(value)
+
+
+def unquoted(text: str) -> str:
+    """Return a text without the quotes around it."""
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if quoted else text
 
 
 def flag(form: Form, field: Field) -> bool:

@@ -189,6 +189,7 @@ VALUES = (
     "EN_us.UTF-8", "C.UTF-8", "auto", "klingon", "json", "verbose_json", "srt", "deferred",
     "logprobs", "translate", "server_vad", "{}", "[" * 5000, "\0", "\ud7ff", "ſ", "İ", "é" * 999,
     "\u202e", "😀" * 100, "%s%n", "{0}",
+    '["word", "segment"]', "['en', 'de']", "[1]", '["\\ud800"]',
     '{"type": "server_vad"}',
     '{"type": "server_vad", "threshold": [1]}',
     '{"type": "server_vad", "silence_duration_ms": 1e999}',
@@ -196,7 +197,12 @@ VALUES = (
     '{"type": "server_vad", "\\ud800": "\\ud800"}',
     '{"type": "server_vad", "threshold": "\\udfff"}',
 )  # fmt: skip
-NAMES = tuple(name for one in FIELDS if one.kind != "file" for name in one.names)
+NAMES = tuple(
+    field.name.replace("[]", index)
+    for field in FIELDS
+    if field.kind != "file"
+    for index in (("", "[]", "[0]") if field.many else ("",))
+)
 
 
 def fields(dice: random.Random) -> tuple[bytes, Callable[[], str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -186,6 +187,85 @@ def test_tier_comes_from_the_field_else_the_header(fields, headers, tier):
 )
 def test_granularities_are_read_in_either_spelling(fields, words):
     assert request(fields).options.word_timestamps is words
+
+
+LISTS = {
+    "timestamp_granularities": (["segment", "word"], lambda asked: asked.options.word_timestamps),
+    "include": (["item", "logprobs"], lambda asked: asked.options.token_scores),
+    "languages": (["fr", "de"], lambda asked: asked.options.languages == ("fr", "de")),
+    "keywords": (["Vexa", "Falcon"], lambda asked: asked.options.hotwords == "Vexa Falcon"),
+}
+
+
+def spellings(name: str, first: str, second: str) -> list[dict[str, str | list[str]]]:
+    """A list of two values, in each form in which frameworks and SDKs send it."""
+    return [
+        {name: [first, second]},
+        {f"{name}[]": [first, second]},
+        {f"{name}[0]": first, f"{name}[1]": second},
+        {f"{name}.0": first, f"{name}.1": second},
+        {name: first, f"{name}[]": second},
+        {name: json.dumps([first, second])},
+        {f"{name}[]": f'  [ "{first}" ,\n"{second}" ]\t'},
+        {name: json.dumps(f"{first},{second}")},
+        {name: [json.dumps([first]), json.dumps([second])]},
+        {name: str([first, second])},
+        {name: f"[{first}, {second}]"},
+        {name: f"{first},{second}"},
+        {f"{name}[]": f" {first} , {second} "},
+        {name: f"'{first}', \"{second}\""},
+    ]
+
+
+@pytest.mark.parametrize("number", range(len(spellings("", "", ""))))
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_are_read_in_every_spelling(name, number):
+    (first, second), is_read = LISTS[name]
+
+    asked = request({"response_format": "json"} | spellings(name, first, second)[number])
+
+    assert is_read(asked)
+
+
+@pytest.mark.parametrize("suffix", ["", "[]", "[0]"])
+@pytest.mark.parametrize("value", ["", " ", "[]", " [ ] ", '[""]', '""', ","])
+@pytest.mark.parametrize("name", LISTS)
+def test_empty_list_is_none(name, value, suffix):
+    assert request({name + suffix: value}).options == request().options
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[1]", '["word", null]', '[["word"]]', "{}", '{"0": "word"}', '["\\ud800"]', '"\\udfff"',
+     "[" * 50_000],
+)  # fmt: skip
+@pytest.mark.parametrize("name", LISTS)
+def test_json_that_is_no_list_of_texts_is_refused(name, value):
+    with pytest.raises(InvalidRequest, match="a JSON list of strings") as refusal:
+        request({f"{name}[]": value})
+
+    assert refusal.value.param == name
+
+
+@pytest.mark.parametrize(
+    ("value", "hotwords"),
+    [
+        ("[laughter", "[laughter"),
+        ('["laughter', '["laughter'),
+        ("{x", "{x"),
+        ("rock 'n' roll", "rock 'n' roll"),
+        ("[\"it's\", 'so']", "it's so"),
+        ('["Smith, John"]', "Smith, John"),
+        ("2024", "2024"),
+    ],
+)
+def test_what_is_no_list_is_text(value, hotwords):
+    assert request({"keywords": value}).options.hotwords == hotwords
+
+
+@pytest.mark.parametrize("name", ["languages[x]", "languages[0][1]", "languagesX", "model[0]"])
+def test_other_names_are_not_read_as_a_list(name):
+    assert request({name: "de"}).options == request().options
 
 
 def test_speech_options_come_from_the_request_where_it_has_them():
