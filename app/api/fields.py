@@ -69,7 +69,8 @@ MODEL = Field(
 )
 LANGUAGE = Field(
     "language",
-    "The language spoken: a code, an English name or a locale (`en`, `English`, `en_US.UTF-8`). "
+    "The language spoken: an ISO 639 code of two or three letters, a tag that begins with one, or "
+    "an English name (`en`, `eng`, `en-US`, `en_US.UTF-8`, `English`). "
     "Empty or `auto`: it is detected.",
     routes=("transcriptions",),
 )

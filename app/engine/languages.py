@@ -28,24 +28,92 @@ LANGUAGES = {
     "yi": "yiddish", "yo": "yoruba", "yue": "cantonese", "zh": "chinese",
 }  # fmt: skip
 
-# Other names and codes that stand for one of the above.
-ALIASES = {
-    "burmese": "my", "castilian": "es", "farsi": "fa", "fil": "tl", "filipino": "tl",
-    "flemish": "nl", "haitian": "ht", "iw": "he", "jv": "jw", "letzeburgesch": "lb",
-    "mandarin": "zh", "moldavian": "ro", "moldovan": "ro", "nb": "no", "panjabi": "pa",
-    "pushto": "ps", "sinhalese": "si", "valencian": "ca",
+# Further names of the above.
+NAMES = {
+    "burmese": "my", "castilian": "es", "farsi": "fa", "filipino": "tl", "flemish": "nl",
+    "haitian": "ht", "letzeburgesch": "lb", "mandarin": "zh", "moldavian": "ro",
+    "moldovan": "ro", "panjabi": "pa", "pushto": "ps", "sinhalese": "si", "valencian": "ca",
 }  # fmt: skip
 
+# Further codes of the above: ISO 639-3, 639-2 (both of its codes), and withdrawn ones. Those of
+# Serbo-Croatian and Montenegrin stand for Serbian, as in Unicode's CLDR. The package langcodes has
+# such a table too; it keeps every tag that it was ever asked about in memory, and knows only one
+# member of most macrolanguages, so that the tables below were needed besides.
+FURTHER_CODES = {
+    "af": "afr", "am": "amh", "ar": "ara", "as": "asm", "az": "aze", "ba": "bak", "be": "bel",
+    "bg": "bul", "bn": "ben", "bo": "bod tib", "br": "bre", "bs": "bos", "ca": "cat",
+    "cs": "ces cze", "cy": "cym wel", "da": "dan", "de": "deu ger", "el": "ell gre",
+    "en": "eng", "es": "spa", "et": "est", "eu": "eus baq", "fa": "fas per", "fi": "fin",
+    "fo": "fao", "fr": "fra fre", "gl": "glg", "gu": "guj", "ha": "hau", "he": "heb iw",
+    "hi": "hin", "hr": "hrv scr", "ht": "hat", "hu": "hun", "hy": "hye arm", "id": "ind in",
+    "is": "isl ice", "it": "ita", "ja": "jpn", "jw": "jav jv", "ka": "kat geo", "kk": "kaz",
+    "km": "khm", "kn": "kan", "ko": "kor", "la": "lat", "lb": "ltz", "ln": "lin", "lo": "lao",
+    "lt": "lit", "lv": "lav", "mg": "mlg", "mi": "mri mao", "mk": "mkd mac", "ml": "mal",
+    "mn": "mon", "mr": "mar", "ms": "msa may", "mt": "mlt", "my": "mya bur", "ne": "nep",
+    "nl": "nld dut", "nn": "nno", "no": "nor nb", "oc": "oci", "pa": "pan", "pl": "pol",
+    "ps": "pus", "pt": "por", "ro": "ron rum mo mol", "ru": "rus", "sa": "san", "sd": "snd",
+    "si": "sin", "sk": "slk slo", "sl": "slv", "sn": "sna", "so": "som", "sq": "sqi alb",
+    "sr": "srp scc sh hbs cnr", "su": "sun", "sv": "swe", "sw": "swa", "ta": "tam",
+    "te": "tel", "tg": "tgk", "th": "tha", "tk": "tuk", "tl": "tgl fil", "tr": "tur",
+    "tt": "tat", "uk": "ukr", "ur": "urd", "uz": "uzb", "vi": "vie", "yi": "yid ji",
+    "yo": "yor", "zh": "zho chi",
+}  # fmt: skip
+
+# Members of a macrolanguage, which stand for it where Whisper does not know them by themselves.
+# Source: ISO 639-3's table of macrolanguages, and `ajp`, which it has joined with `apc`.
+MEMBERS = {
+    "ar": (
+        "aao abh abv acm acq acw acx acy adf aeb aec afb ajp apc apd arb arq ars ary arz "
+        "auz avl ayh ayl ayn ayp pga shu ssh"
+    ),
+    "az": "azb azj",
+    "et": "ekk vro",
+    "fa": "pes prs",
+    "lv": "ltg lvs",
+    "mg": "bhr bmm bzc msh plt skg tdx tkg txy xmv xmw",
+    "mn": "khk mvf",
+    "ms": (
+        "bjn btj bve bvu coa dup hji jak jax kvb kvr kxd lce lcf liw max meo mfa mfb min "
+        "mqg msi mui orn ors pel pse tmw urk vkk vkt xmm zlm zmi zsm"
+    ),
+    "ne": "dty npi",
+    "no": "nob",
+    "ps": "pbt pbu pst",
+    "sa": "cls vsn",
+    "sq": "aae aat aln als",
+    "sw": "swc swh",
+    "uz": "uzn uzs",
+    "yi": "ydd yih",
+    "zh": "cdo cjy cmn cnp cpx csp czh czo gan hak hnm hsn luh lzh mnp nan sjc wuu",
+}
+
+# A macrolanguage with a member that Whisper knows by itself.
+MEMBER_TAGS = {"no-nyn": "nn", "zh-yue": "yue"}
+
 CODES = (
-    {code: code for code in LANGUAGES} | {name: code for code, name in LANGUAGES.items()} | ALIASES
+    {code: code for code in LANGUAGES}
+    | {name: code for code, name in LANGUAGES.items()}
+    | NAMES
+    | {
+        further: code
+        for table in (FURTHER_CODES, MEMBERS)
+        for code, listed in table.items()
+        for further in listed.split()
+    }
+    | MEMBER_TAGS
 )
 
-# What stands for "find out": an empty field, and locales that name no language.
-DETECT = ("", "auto", "c", "posix")
+# What stands for "find out": an empty field, the code for "undetermined", and locales that name no
+# language.
+DETECT = ("", "auto", "und", "c", "posix")
 
 
 def language_code(text: str) -> str | None:
-    """The Whisper code for a code, an English name or a locale (`en`, `English`, `en_US.UTF-8`).
+    """Return the Whisper code for a code, an English name or a locale (`eng`, `en_US.UTF-8`).
+
+    Args:
+        text: an ISO 639 code, or a tag that begins with one (BCP 47, POSIX), or a name; in any
+            case. What stands behind the code, such as a script or a region, is not looked at.
 
     Returns:
         The code; None when the language is to be detected.
@@ -57,9 +125,11 @@ def language_code(text: str) -> str | None:
     if plain in CODES:
         return CODES[plain]
     locale = plain.split(".")[0].split("@")[0].replace("_", "-")
-    language = locale.split("-")[0]
-    if language in DETECT and locale in DETECT:
+    if locale in DETECT:
         return None
-    if language in CODES and len(language) <= 3:
-        return CODES[language]
+    language, *further = locale.split("-")
+    if len(language) <= 3:
+        for tag in ("-".join([language, *further[:1]]), language):
+            if tag in CODES:
+                return CODES[tag]
     raise ValueError(text)
