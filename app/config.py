@@ -96,6 +96,11 @@ class Config:
     strict_model: bool = setting(
         False, "Refuse (404) a `model` that is not this worker's; otherwise any name is accepted."
     )
+    translate_fallback: bool = setting(
+        False,
+        "A model that cannot translate (`*.en`, `*turbo*`, `distil-*`) transcribes instead, and "
+        "the answer's `task` says so; `false`: 400.",
+    )
 
     # --- how many at once ------------------------------------------------------------------
     max_concurrent_transcriptions: int = setting(

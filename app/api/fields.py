@@ -118,7 +118,8 @@ INCLUDE = Field(
 )
 TASK = Field(
     "task",
-    "`translate`: English text, as on the route for translations.",
+    "`translate`: English text, as on the route for translations. A model that cannot refuses, or "
+    "transcribes where the server is set to.",
     choices=TASKS,
     routes=("transcriptions",),
 )

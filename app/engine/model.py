@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import faster_whisper
@@ -177,7 +178,8 @@ class Model:
 
     def check(self, options: DecodeOptions) -> None:
         """Raise `InvalidRequest` when this model cannot do what a request asks."""
-        if options.task == "translate" and not self.translates:
+        fallback = self._config.translate_fallback
+        if options.task == "translate" and not self.translates and not fallback:
             raise InvalidRequest(
                 f"The model {self._config.name} was not trained to translate.", param="model"
             )
@@ -217,6 +219,8 @@ class Model:
             ClientGone: nobody waits for the answer.
         """
         self.check(options)
+        if not self.translates:  # the fallback, since it has passed the check
+            options = replace(options, task="transcribe")
         return Transcription(
             lambda: self._for_request(tier, cancellation, options.token_scores),
             self.multilingual,

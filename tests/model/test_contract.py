@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import falcon.testing
 import pytest
@@ -12,7 +13,9 @@ from app.api.form import MAX_FIELD_BYTES
 from app.config import Config
 from app.engine.cancellation import Cancellation
 from app.engine.engine import Engine
+from app.engine.model import Model
 from tests.support.client import TRANSCRIPTIONS, TRANSLATIONS, Client, assert_error, form
+from tests.support.event_stream import read_events
 from tests.support.fakes import held_engine
 from tests.support.recordings import recording, recordings, wav_header
 from tests.support.text import SENTENCE, words
@@ -219,6 +222,24 @@ class TestFields:
 
     def test_model_that_cannot_translate_says_so(self, client):
         assert_error(client.post(AUSTEN, path=TRANSLATIONS), 400, "model")
+        assert_error(client.post(AUSTEN, {"task": "translate"}), 400, "model")
+
+    def test_model_that_cannot_translate_may_transcribe_instead(self, tiny_config):
+        """Some bots ask for a translation with every window, whatever the model."""
+        config = replace(tiny_config, translate_fallback=True)
+        engine = Engine(config)
+        engine._model = Model(config)
+        engine._admission.open()
+        client = Client.of(config, engine)
+        fields = {"task": "translate", "response_format": "verbose_json"}
+
+        by_field = client.post(AUSTEN, fields)
+        by_route = client.post(AUSTEN, path=TRANSLATIONS)
+        streamed = client.post(AUSTEN, fields | {"stream": "true"})
+
+        for answer in (by_field.json, by_route.json, read_events(streamed.text.split("\n")).last):
+            assert answer["task"] == "transcribe"
+            assert words(answer["text"]) == words(SENTENCE)
 
     def test_unknown_fields_are_ignored(self, client):
         fields = {
