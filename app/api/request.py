@@ -15,7 +15,7 @@ from app.api.form import Form, shown
 from app.config import Config
 from app.engine.admission import Tier
 from app.engine.languages import language_code
-from app.engine.options import DecodeOptions, SpeechOptions
+from app.engine.options import DecodeOptions, SpeechOptions, plain_text
 from app.errors import InvalidRequest
 from app.subtitles import BROADCAST, Layout
 
@@ -95,8 +95,8 @@ def decode_options(form: Form, config: Config, task: str | None, scores: bool) -
         # A translation's source is detected: its form has no language, and one sent is ignored.
         language=None if task == "translate" else language(form),
         languages=languages(form),
-        prompt=form.text(fields.PROMPT) or None,
-        hotwords=" ".join(favoured).strip() or None,
+        prompt=plain_text(form.text(fields.PROMPT)) or None,
+        hotwords=plain_text(" ".join(favoured)) or None,
         word_timestamps="word" in asked,
         token_scores="logprobs" in listed(form, fields.INCLUDE) and scores,
         temperatures=(temperature,) if temperature else config.temperature,

@@ -189,7 +189,7 @@ VALUES = (
     "EN_us.UTF-8", "C.UTF-8", "auto", "klingon", "json", "verbose_json", "srt", "deferred",
     "logprobs", "translate", "server_vad", "{}", "[" * 5000, "\0", "\ud7ff", "ſ", "İ", "é" * 999,
     "\u202e", "😀" * 100, "%s%n", "{0}",
-    '["word", "segment"]', "['en', 'de']", "[1]", '["\\ud800"]',
+    '["word", "segment"]', "['en', 'de']", "[1]", '["\\ud800"]', "<|<|en|>en|>",
     '{"type": "server_vad"}',
     '{"type": "server_vad", "threshold": [1]}',
     '{"type": "server_vad", "silence_duration_ms": 1e999}',
@@ -223,6 +223,8 @@ def fields(dice: random.Random) -> tuple[bytes, Callable[[], str]]:
                 made = transcription_request(found, headers, CONFIG, task)
             except ServiceError as error:
                 return answered(error)
+        if "<|" in f"{made.options.prompt} {made.options.hotwords}":
+            raise Finding(f"a control token: {made.options}")
         speech = made.options.speech
         if not (0 <= speech.threshold <= 1 and speech.max_speech_duration_s > 0):
             raise Finding(f"options out of their limits: {speech}")

@@ -211,6 +211,21 @@ class TestFields:
         assert long["segments"] == longer["segments"]
         assert words(long["text"]) == words(SENTENCE)
 
+    @pytest.mark.parametrize(
+        ("sent", "plain"),
+        [
+            ({"prompt": "<|startoftranscript|><|en|>"}, {}),
+            ({"hotwords": "<|endoftext|>"}, {}),
+            ({"keywords[]": ["<|endoftext|>", "<|nocaptions|>"]}, {}),
+            (
+                {"prompt": "A <|startofprev|>", "hotwords": "Vexa <|startoftranscript|>"},
+                {"prompt": "A", "hotwords": "Vexa"},
+            ),
+        ],
+    )
+    def test_text_never_becomes_a_control_token(self, client, sent, plain):
+        assert client.post(AUSTEN, sent).content == client.post(AUSTEN, plain).content
+
     def test_translation_is_english(self, base_client):
         japanese = recording("synthetic_ja.ogg").path.read_bytes()
 

@@ -12,6 +12,10 @@ from pathlib import Path
 import faster_whisper
 import numpy as np
 import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from tokenizers import AddedToken
 
 from app.config import ROOT, Config, ConfigError
 from app.engine.cancellation import Cancellation
@@ -20,7 +24,7 @@ from app.engine.engine import Engine
 from app.engine.files import ModelError, fetch_model, find_model
 from app.engine.hardware import HardwareError, choose_device
 from app.engine.model import Model
-from app.engine.options import DecodeOptions, SpeechOptions
+from app.engine.options import DecodeOptions, SpeechOptions, plain_text
 from app.engine.transcription import length_in_steps
 from app.errors import ClientGone, InvalidRequest
 from tests.support import models
@@ -28,6 +32,9 @@ from tests.support import plain as plain_whisper
 from tests.support.environment import bare_environment
 from tests.support.recordings import recording, speech
 
+PIECES = some.sampled_from(
+    ["<", "|", ">", "<|", "|>", "en", "0.00", " ", "<|en|>", "<|endoftext|>", "<|0.00|>", "\u200b"]
+)
 ENGLISH = [one for one in speech() if one.language == "en" and one.seconds < 60]
 OTHERS = [one for one in speech() if one.language != "en"]
 
@@ -303,3 +310,34 @@ def test_cut_prompt_keeps_its_end(tiny_config):
     assert len(tokens) > 16
     kept = model._whisper.hf_tokenizer.decode(tokens[-(len(tokens) // 16 * 16) :]).strip()
     assert transcribed(whole) == transcribed(kept)
+
+
+class TestControlTokens:
+    """Those that the tokenizer knows, in a client's text."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def tokenizer(cls) -> tokenizers.Tokenizer:
+        """Base's, with time stamps, which larger models' files list as tokens that are not
+        special."""
+        found = tokenizers.Tokenizer.from_file(str(models.base() / "tokenizer.json"))
+        found.add_tokens([AddedToken(f"<|{n * 0.02:.2f}|>", normalized=False) for n in range(1501)])
+        return found
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def control(cls, tokenizer) -> dict[int, str]:
+        return {number: one.content for number, one in tokenizer.get_added_tokens_decoder().items()}
+
+    def test_every_one_is_taken_out(self, tokenizer, control):
+        assert len(control) > 1600
+        for number, content in control.items():
+            assert tokenizer.encode(content, add_special_tokens=False).ids == [number]
+            assert plain_text(content) == ""
+
+    @settings(max_examples=300, deadline=None)
+    @given(some.lists(PIECES, max_size=12).map("".join))
+    def test_none_is_made_of_what_is_left(self, tokenizer, control, text):
+        tokens = tokenizer.encode(" " + plain_text(text), add_special_tokens=False).ids
+
+        assert not control.keys() & set(tokens)

@@ -302,6 +302,32 @@ def test_hotwords_and_keywords_are_one_list():
     assert request({}).options.hotwords is None
 
 
+@pytest.mark.parametrize(
+    ("sent", "plain"),
+    [
+        ("<|startoftranscript|>", None),
+        (" <|en|><|notimestamps|> <|0.00|>\n", None),
+        ("Hello<|30.00|>world", "Hello world"),
+        ("<|<|en|>en|>", "< | en|>"),
+        ("<<|en|>|en|>", "< |en|>"),
+        ("<|<|<|en|>|>", "< |< | |>"),
+        ("a <| b |> c < |d| > |e|", "a < | b |> c < |d| > |e|"),
+    ],
+)
+@pytest.mark.parametrize("name", ["prompt", "hotwords", "keywords", "keywords[]"])
+def test_no_text_becomes_a_control_token(name, sent, plain):
+    options = request({name: sent}).options
+
+    assert (options.prompt if name == "prompt" else options.hotwords) == plain
+
+
+def test_no_control_token_is_made_of_two_texts():
+    """Hotwords and keywords are put together."""
+    options = request({"hotwords": "<|", "keywords": ["en|>", "<", "|en|>"]}).options
+
+    assert "<|" not in (options.hotwords or "")
+
+
 def test_languages_are_candidates():
     assert request({"languages[]": ["English", "de-AT", "en"]}).options.languages == ("en", "de")
 
