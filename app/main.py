@@ -28,6 +28,7 @@ from app.errors import (
     MethodNotAllowed,
     NotFound,
     ServiceError,
+    Unauthorized,
     Unavailable,
 )
 from app.keys import Keyring
@@ -103,6 +104,8 @@ class ErrorAnswers:
         resp.status = error.status
         resp.media = error.body()
         resp.set_header("X-Error", error.code or error.type)  # the balancer's list of faults
+        if isinstance(error, Unauthorized):
+            resp.set_header("WWW-Authenticate", "Bearer")
         if isinstance(error, Unavailable):
             # From it the balancer makes the headers that OpenAI's clients obey.
             resp.set_header("Retry-After", str(self._retry_after_s))

@@ -207,8 +207,10 @@ HEADERS: dict[str, tuple[str, Schema]] = {
     "Retry-After-Ms": ("the same in milliseconds", INTEGER),
     "X-Should-Retry": ("`true`: send the same request again", STRING),
     "Allow": ("the methods of this path", STRING),
+    "WWW-Authenticate": ("`Bearer`", STRING),
 }
 AGAIN = ("Retry-After", "Retry-After-Ms", "X-Should-Retry")
+OF_ERRORS = {401: ("WWW-Authenticate",), 429: AGAIN, 503: AGAIN}
 
 # What each status means, and the error that has it; 408 is the balancer's.
 ERRORS: dict[int, str] = {
@@ -233,7 +235,7 @@ def errors(statuses: tuple[int, ...]) -> dict[str, Any]:
         str(status): answer(
             ERRORS[status],
             {"application/json": ref("Error")},
-            AGAIN if status in (429, 503) else (),
+            OF_ERRORS.get(status, ()),
         )
         for status in statuses
     }

@@ -152,6 +152,7 @@ class TestKeys:
         body = b"".join(guarded.wsgi.app(environ, started))
 
         assert started.status.startswith("401")
+        assert dict(started.headers)["www-authenticate"] == "Bearer"
         assert json.loads(body)["error"]["code"] == "invalid_api_key"
 
     @pytest.mark.parametrize("path", ["/", "/health", "/metrics"])
