@@ -31,9 +31,11 @@ class Format:
 
 
 def as_json(transcript: Transcript, layout: Layout = BROADCAST) -> str:
-    """`json`: the text, its tokens' scores when asked for, and what it cost."""
-    scores = {"logprobs": logprobs(transcript.segments)} if transcript.with_scores else {}
-    return dump({"text": transcript.text} | scores | {"usage": usage(transcript)})
+    """`json`: the text, its language, its tokens' scores when asked for, and what it cost."""
+    body: dict[str, Any] = {"text": transcript.text, "languages": languages(transcript)}
+    if transcript.with_scores:
+        body["logprobs"] = logprobs(transcript.segments)
+    return dump(body | {"usage": usage(transcript)})
 
 
 def as_verbose_json(transcript: Transcript, layout: Layout = BROADCAST) -> str:
@@ -118,6 +120,11 @@ def word_object(word: Word, text: str) -> dict[str, Any]:
     return {"word": text, "start": word.start, "end": word.end, "probability": word.probability}
 
 
+def languages(transcript: Transcript) -> list[dict[str, str]]:
+    """Return the languages as OpenAI's `gpt-transcribe` does; none where none was detected."""
+    return [{"code": transcript.language}] if transcript.language_probability else []
+
+
 def usage(transcript: Transcript) -> dict[str, Any]:
     """What OpenAI bills for such a model: seconds of audio, begun ones counted."""
     return {"type": "duration", "seconds": ceil(transcript.duration)}
@@ -176,6 +183,7 @@ def delta_event(delta: str, segment: Segment, in_full: bool) -> bytes:
 def done_event(transcript: Transcript, in_full: bool) -> bytes:
     """The whole text and what it cost; in full: all that `verbose_json` has besides."""
     body: dict[str, Any] = {"type": "transcript.text.done", "text": transcript.text}
+    body["languages"] = languages(transcript)
     if in_full:
         body |= verbose(transcript)
     if transcript.with_scores:

@@ -109,6 +109,10 @@ SEGMENT = an_object(
     },
     optional=("words",),
 )
+LANGUAGES = described(
+    a_list(an_object({"code": described(STRING, "ISO 639 code, as Whisper writes it")})),
+    "what is spoken: one language, or none where none was detected",
+)
 VERBOSE: dict[str, Schema] = {
     "task": {"enum": ["transcribe", "translate"]},
     "language": described(STRING, "ISO 639 code of what is spoken"),
@@ -122,6 +126,7 @@ SCHEMAS: dict[str, Schema] = {
     "Transcription": an_object(
         {
             "text": STRING,
+            "languages": LANGUAGES,
             "logprobs": described(a_list(ref("Logprob")), "when asked for with include[]"),
             "usage": DURATION_USAGE,
         },
@@ -143,7 +148,11 @@ SCHEMAS: dict[str, Schema] = {
     "TextDone": an_object(
         {"type": {"const": "transcript.text.done"}}
         | VERBOSE
-        | {"logprobs": a_list(ref("Logprob")), "usage": TOKEN_USAGE},
+        | {
+            "languages": LANGUAGES,
+            "logprobs": a_list(ref("Logprob")),
+            "usage": TOKEN_USAGE,
+        },
         optional=("logprobs", *(name for name in VERBOSE if name != "text")),
     ),
     "StreamError": an_object({"type": {"const": "error"}, "error": ref("ErrorDetail")}),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
+from openai.types.audio import Transcription, TranscriptionTextDoneEvent
 
 from app.config import Config
 from app.engine.cancellation import Cancellation
 from tests.support.client import TRANSCRIPTIONS, TRANSLATIONS, Client
+from tests.support.event_stream import read_events
 from tests.support.fakes import held_engine
 from tests.support.openai_shapes import assert_shape
 from tests.support.recordings import recording, wav_header
@@ -34,6 +36,21 @@ def test_transcriptions(client, response_format, content):
     assert_shape(response_format, body)
     assert body["usage"]["type"] == "duration"
     assert ("logprobs" in body) is (response_format == "json")
+
+
+def test_openais_own_types_read_the_languages(base_client):
+    """Strictly: each field is what the openai package declares."""
+    fields = {"response_format": "json", "include[]": "logprobs"}
+    spanish = recording("synthetic_es.ogg").path.read_bytes()
+
+    whole = Transcription.model_validate(base_client.post(spanish, fields).json, strict=True)
+    answer = base_client.post(spanish, {"stream": "true"})
+    last = read_events(answer.text.split("\n")).last
+    done = TranscriptionTextDoneEvent.model_validate(last, strict=True)
+
+    for read in (whole, done):
+        assert [language.code for language in read.languages] == ["es"]
+        assert read.usage is not None
 
 
 @pytest.mark.parametrize("response_format", ["json", "verbose_json", "text", "srt", "vtt"])

@@ -37,6 +37,14 @@ LOGPROBS = several(
         "additionalProperties": False,
     }
 )
+LANGUAGES = several(
+    {
+        "type": "object",
+        "properties": {"code": STRING},
+        "required": ["code"],
+        "additionalProperties": False,
+    }
+)
 USAGE_DURATION = shape({"type": {"const": "duration"}, "seconds": NUMBER})
 USAGE_TOKENS = shape(
     {
@@ -65,7 +73,11 @@ SEGMENT = shape(
 
 SHAPES: dict[str, dict[str, Any]] = {
     "json": shape(
-        {"text": STRING, "usage": {"oneOf": [USAGE_TOKENS, USAGE_DURATION]}},
+        {
+            "text": STRING,
+            "languages": LANGUAGES,
+            "usage": {"oneOf": [USAGE_TOKENS, USAGE_DURATION]},
+        },
         {"logprobs": LOGPROBS},
     ),
     "verbose_json": shape(
@@ -81,7 +93,12 @@ SHAPES: dict[str, dict[str, Any]] = {
         {"logprobs": LOGPROBS},
     ),
     "done": shape(
-        {"type": {"const": "transcript.text.done"}, "text": STRING, "usage": USAGE_TOKENS},
+        {
+            "type": {"const": "transcript.text.done"},
+            "text": STRING,
+            "languages": LANGUAGES,
+            "usage": USAGE_TOKENS,
+        },
         {"logprobs": LOGPROBS},
     ),
     "model": shape(

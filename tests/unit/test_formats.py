@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from app.engine.results import Segment, Transcript, Word
-from app.formats import FORMATS, clock
+from app.formats import FORMATS, clock, done_event
 
 
 def segment(start: float, end: float, text: str, words: tuple[Word, ...] | None = None) -> Segment:
@@ -49,6 +50,25 @@ def test_silence_has_a_body_in_every_format():
     }
     assert json.loads(FORMATS["json"].write(SILENCE))["text"] == ""
     assert json.loads(FORMATS["verbose_json"].write(SILENCE))["segments"] == []
+
+
+def test_json_has_the_language_as_a_list():
+    """And none where none was detected, as OpenAI says of its own."""
+    silent = replace(SILENCE, language_probability=0.0)
+
+    assert json.loads(FORMATS["json"].write(HELLO)) == {
+        "text": "Hello world. A --> B <i> & C.",
+        "languages": [{"code": "en"}],
+        "usage": {"type": "duration", "seconds": 63},
+    }
+    assert json.loads(FORMATS["json"].write(silent))["languages"] == []
+
+
+@pytest.mark.parametrize("in_full", [True, False])
+def test_last_event_has_the_language_as_a_list(in_full):
+    _, _, data = done_event(HELLO, in_full).partition(b"data: ")
+
+    assert json.loads(data)["languages"] == [{"code": "en"}]
 
 
 def test_verbose_json_has_every_field():

@@ -105,11 +105,11 @@ function language(done) {
 
 /** The whole answer is there. */
 function show(done, first, all) {
-  const { type, usage, model, ...verbose } = done;
+  const { type, usage, model, languages, ...verbose } = done;
   const billed = { type: "duration", seconds: Math.ceil(done.duration) };
   answers = {
     text: `${done.text}\n`,
-    json: JSON.stringify({ text: done.text, usage: billed }, null, 2),
+    json: JSON.stringify({ text: done.text, languages, usage: billed }, null, 2),
     verbose_json: JSON.stringify({ ...verbose, usage: billed }, null, 2),
   };
   player.lasts(done.duration);
