@@ -208,3 +208,10 @@ FIELDS = (
     SILENCE_DURATION_MS,
     TRANSCRIPTION_TIER,
 )
+
+# What asks OpenAI's API to tell speakers apart; it is refused here, since an answer without
+# speakers would be read as one with them.
+DIARIZED_FORMAT = "diarized_json"
+KNOWN_SPEAKER_NAMES = Field("known_speaker_names[]", "Names of speakers.", many=True)
+KNOWN_SPEAKER_REFERENCES = Field("known_speaker_references[]", "Their voices.", many=True)
+SPEAKER_FIELDS = (KNOWN_SPEAKER_NAMES, KNOWN_SPEAKER_REFERENCES)

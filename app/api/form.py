@@ -13,7 +13,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.api.body import PIECE_BYTES
-from app.api.fields import Field
+from app.api.fields import SPEAKER_FIELDS, Field
 from app.audio.limits import Limits
 from app.errors import InvalidRequest, NoRoom, UnsupportedBody
 
@@ -187,6 +187,9 @@ class FormParts:
             return
         self._field_bytes += end - start
         if self._field_bytes > MAX_FIELD_BYTES:
+            for field in SPEAKER_FIELDS:  # recordings, which are often larger
+                if field.reads(self._name):
+                    raise speakers_refused(field)
             raise InvalidRequest(f"The form's fields are larger than {MAX_FIELD_BYTES} bytes.")
         self._value += data[start:end]
 
@@ -202,6 +205,13 @@ class FormParts:
 
     def _on_end(self) -> None:
         self.complete = True
+
+
+def speakers_refused(field: Field) -> InvalidRequest:
+    """Return the error for a field that asks for speakers to be told apart."""
+    name = field.name.removesuffix("[]")
+    remedy = f"leave out {name}" if field in SPEAKER_FIELDS else f"ask for another {name}"
+    return InvalidRequest(f"This service does not tell speakers apart; {remedy}.", param=name)
 
 
 def shown(text: str) -> str:

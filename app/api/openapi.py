@@ -34,8 +34,14 @@ ABOUT = """\
 OpenAI's audio API. Any client made for it works unchanged: set its base address to `/v1` here.
 
 A list is read in every spelling: `name`, `name[]` or `name[0]`, repeated, between commas, or as
-one list in JSON. A field that is not listed is ignored. An error is always JSON. 503 and 429 mean:
-send the same request again after `Retry-After` seconds (`Retry-After-Ms` milliseconds).
+one list in JSON. A field that is not listed is ignored.
+
+Speakers are not told apart: `response_format=diarized_json`, `known_speaker_names[]` and
+`known_speaker_references[]` are refused (400). A model's name such as `gpt-4o-transcribe-diarize`
+is accepted like any other and has no effect.
+
+An error is always JSON. 503 and 429 mean: send the same request again after `Retry-After` seconds
+(`Retry-After-Ms` milliseconds).
 """
 
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from app.api import fields
 from app.api.fields import Field
-from app.api.form import Form, shown
+from app.api.form import Form, shown, speakers_refused
 from app.config import Config
 from app.engine.admission import Tier
 from app.engine.languages import language_code
@@ -59,6 +59,7 @@ def transcription_request(
     model = form.text(fields.MODEL)
     if not model:
         raise InvalidRequest("The form names no model.", param="model")
+    check_speakers(form)
     stream = flag(form, fields.STREAM)
     response_format = one_of(form, fields.RESPONSE_FORMAT, "json" if stream else "verbose_json")
     if stream and response_format in fields.WITHOUT_EVENTS:
@@ -76,6 +77,15 @@ def transcription_request(
         tier=Tier.DEFERRED if tier.strip().lower() == Tier.DEFERRED.value else Tier.REALTIME,
         options=decode_options(form, config, task, stream or response_format == "json"),
     )
+
+
+def check_speakers(form: Form) -> None:
+    """Raise `InvalidRequest` where speakers are to be told apart, which this service does not."""
+    if form.text(fields.RESPONSE_FORMAT) == fields.DIARIZED_FORMAT:
+        raise speakers_refused(fields.RESPONSE_FORMAT)
+    for field in fields.SPEAKER_FIELDS:
+        if listed(form, field):
+            raise speakers_refused(field)
 
 
 def decode_options(form: Form, config: Config, task: str | None, scores: bool) -> DecodeOptions:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.api import fields
-from app.api.form import SPOOL_BYTES, Form
+from app.api.form import MAX_FIELD_BYTES, SPOOL_BYTES, Form
 from app.api.request import transcription_request
 from app.audio.limits import Limits
 from app.config import Config
@@ -360,6 +360,36 @@ def test_wrong_field_is_named(fields, param):
         request(fields)
 
     assert refusal.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"response_format": "diarized_json"}, "response_format"),
+        ({"response_format": "diarized_json", "stream": "true"}, "response_format"),
+        ({"known_speaker_names[]": ["agent", "customer"]}, "known_speaker_names"),
+        ({"known_speaker_names[0]": "agent"}, "known_speaker_names"),
+        ({"known_speaker_names": '["agent"]'}, "known_speaker_names"),
+        ({"known_speaker_references[]": "data:audio/wav;base64,UklGR"}, "known_speaker_references"),
+        (
+            {"known_speaker_references[]": "data:audio/wav;base64," + "A" * MAX_FIELD_BYTES},
+            "known_speaker_references",
+        ),
+    ],
+)
+def test_request_for_speakers_is_refused(fields, param):
+    with pytest.raises(InvalidRequest, match="does not tell speakers apart") as refusal:
+        request(fields)
+
+    assert refusal.value.param == param
+
+
+def test_name_of_a_model_that_tells_speakers_apart_is_a_name_like_any_other():
+    """Empty lists of speakers count as none."""
+    fields = {"model": "gpt-4o-transcribe-diarize", "response_format": "json"}
+    no_speakers = {"known_speaker_names[]": "", "known_speaker_references": "[]"}
+
+    assert request(fields | no_speakers).options == request(fields).options
 
 
 def test_missing_file_is_named():
