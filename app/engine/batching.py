@@ -299,7 +299,7 @@ class SharedModel:
             metrics.WINDOWS_REDONE.inc()
             window.frames, window.encoded = window.features.shape[1], None
             result = decode(before, options)
-        if before and self._is_echo(result, before):
+        if before and (self._is_echo(result, before) or self._is_repetitive(result)):
             metrics.WINDOWS_ECHOED.inc()
             before = []
             result = decode(before, options)
@@ -322,6 +322,9 @@ class SharedModel:
     def _is_loop(self, result: Any, window: Window) -> bool:
         words = self._words(result)
         return self._shared.guard.is_loop(self._text(words), len(words), window.sound_frames)
+
+    def _is_repetitive(self, result: Any) -> bool:
+        return self._shared.guard.is_repetitive(self._text(self._words(result)))
 
     def _is_echo(self, result: Any, before: list[int]) -> bool:
         prompt = [token for token in before if token < self._shared.end_token]

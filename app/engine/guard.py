@@ -75,11 +75,11 @@ class Guard:
                 are believed as in one.
         """
         longest = self.max_tokens_per_s * max(1.0, sound_frames * FRAME_MS / 1000)
-        return (
-            self.max_tokens_per_s > 0
-            and n_tokens > longest
-            and compression_ratio(text) > self.max_compression_ratio
-        )
+        return self.max_tokens_per_s > 0 and n_tokens > longest and self.is_repetitive(text)
+
+    def is_repetitive(self, text: str) -> bool:
+        """Whether a text says the same again and again, as people seldom do."""
+        return compression_ratio(text) > self.max_compression_ratio
 
     def is_echo(self, text: str, prompt: str) -> bool:
         """Whether a text may come from the prompt instead of the sound."""

@@ -21,7 +21,7 @@ from app.engine.batching import END_OF_TEXT, special
 from app.engine.cancellation import Cancellation
 from app.engine.options import DecodeOptions
 from app.engine.results import Segment, Transcript, Word
-from app.engine.speech import PADDING_S, Part, is_long, parts
+from app.engine.speech import PADDING_S, Part, amplified, is_long, parts
 from app.engine.token_scores import scored, token_bytes
 
 PROMPT_TOKENS = 223  # half of Whisper's text context, less the token that opens it
@@ -67,7 +67,7 @@ class Transcription:
         self._multilingual = multilingual
         self._parts_at_once = parts_at_once
         self._config = config
-        self._waveform = waveform
+        self._waveform = amplified(waveform) if options.speech.enabled else waveform
         self._options = options
         self._cancellation = cancellation
         self._chunked = config.long_audio == "chunked" and is_long(waveform)
@@ -258,12 +258,15 @@ def length_in_steps(n_tokens: int, step: int) -> int:
 def placed(segments: Iterable[Any], part: Part) -> Iterator[Any]:
     """faster-whisper's segments of a part, their times as in the recording.
 
-    Their `seek`, frames of speech, is counted from the first part's beginning.
+    Their `seek`, frames of speech, is counted from the first part's beginning. The model may place
+    an end behind the part's, where the next part has begun.
     """
     if not part.whole:
         segments = restore_speech_timestamps(segments, part.spans, SAMPLE_RATE)
+    end = part.spans[-1]["end"] / SAMPLE_RATE
     for segment in segments:
         segment.seek += part.offset // FRAME_SAMPLES
+        segment.end = min(segment.end, end)
         yield segment
 
 
@@ -294,7 +297,8 @@ def held_to_order(
     """faster-whisper's segments as ours; each draw may decode a window.
 
     A window is padded to 30 s, so the model can place a word after the end of the audio or,
-    rarely, before its neighbour; times are held to the audio's length and to their order.
+    rarely, before its neighbour; times are held to the audio's length and to their order, and a
+    segment begins where the one before it has ended, or later.
     """
     earliest = earliest_word = 0.0
     for number, found in enumerate(segments):
@@ -305,7 +309,7 @@ def held_to_order(
             earliest_word = words[-1].start if words else earliest_word
         start = min(max(found.start, earliest), duration)
         end = min(max(found.end, start), duration)
-        earliest = start
+        earliest = end
         yield Segment(
             id=number,
             seek=int(found.seek),
