@@ -22,7 +22,7 @@ ENV_FILE = ROOT / ".env"
 
 SHORTEST_LIMIT_S = 900  # of the longest request, where only short audio is allowed
 MARGIN_S = 60
-FAIL_FAST_WAIT_S = 2.0  # for a slot: a bot's next window is on its way by then
+FAIL_FAST_WAIT_S = 5.0  # for a slot: as long as a bot pauses before its last try
 AUDIO_BYTES_PER_S = 16_000 * 4
 SHA256 = re.compile(r"(?:[^/=]+=)?[0-9a-fA-F]{64}")
 ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d+)?")  # as browsers write it
@@ -126,7 +126,7 @@ class Config:
     )  # fmt: skip
     fail_fast_when_busy: bool = setting(
         True,
-        "A realtime request waits 2 s for a slot, then gets 503; `false`: `QUEUE_TIMEOUT_S`.",
+        "A realtime request waits 5 s for a slot, then gets 503; `false`: `QUEUE_TIMEOUT_S`.",
     )
     max_queue_size: int = setting(
         10, "Requests that may wait for each worker; beyond them 503 at once.",

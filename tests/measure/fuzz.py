@@ -9,6 +9,8 @@
     wav       headers of WAV files -> the direct path (app/audio/wav.py)
     headers   methods, paths and headers -> the whole application, without a model
     media     every file of tests/data, damaged -> decoders (app/audio/sandbox.py)
+    bytes     sound with 1 to 200 damaged bytes -> no less than `ffmpeg` decodes, where that is
+              installed; a file of which it decodes nine tenths must not be refused
     http      damaged heads, bodies and files -> a real worker over its socket
 
 A case is made from its number alone, so a finding can be had again. What is promised: an answer
@@ -26,8 +28,11 @@ import logging
 import random
 import re
 import resource
+import shutil
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -45,6 +50,7 @@ from app import metrics
 from app.api.fields import FIELDS
 from app.api.form import MAX_FIELD_BYTES, MAX_PARTS, Form
 from app.api.request import transcription_request
+from app.audio.decode import decode
 from app.audio.limits import Limits
 from app.audio.sandbox import Sandbox
 from app.audio.wav import read_plain_wav
@@ -55,13 +61,13 @@ from app.main import create_app
 from tests.support.client import TRANSCRIPTIONS, form
 from tests.support.fakes import held_engine
 from tests.support.processes import resident
-from tests.support.recordings import DATA, wav
+from tests.support.recordings import DATA, FORMS, encode, recording, recordings, wav
 from tests.support.worker import worker
 
 KEPT = ROOT / ".run" / "fuzz"
 USUAL = {
     "parser": 100_000, "fields": 100_000, "wav": 100_000, "headers": 10_000, "media": 1_000,
-    "http": 200,
+    "bytes": 1_000, "http": 200,
 }  # fmt: skip
 CASE_S = 5.0  # of a case that no other process works on
 DECODE_S = 20.0
@@ -189,7 +195,6 @@ VALUES = (
     "EN_us.UTF-8", "C.UTF-8", "auto", "klingon", "json", "verbose_json", "srt", "deferred",
     "logprobs", "translate", "server_vad", "{}", "[" * 5000, "\0", "\ud7ff", "ſ", "İ", "é" * 999,
     "\u202e", "😀" * 100, "%s%n", "{0}",
-    '["word", "segment"]', "['en', 'de']", "[1]", '["\\ud800"]', "<|<|en|>en|>",
     '{"type": "server_vad"}',
     '{"type": "server_vad", "threshold": [1]}',
     '{"type": "server_vad", "silence_duration_ms": 1e999}',
@@ -197,12 +202,7 @@ VALUES = (
     '{"type": "server_vad", "\\ud800": "\\ud800"}',
     '{"type": "server_vad", "threshold": "\\udfff"}',
 )  # fmt: skip
-NAMES = tuple(
-    field.name.replace("[]", index)
-    for field in FIELDS
-    if field.kind != "file"
-    for index in (("", "[]", "[0]") if field.many else ("",))
-)
+NAMES = tuple(name for one in FIELDS if one.kind != "file" for name in one.names)
 
 
 def fields(dice: random.Random) -> tuple[bytes, Callable[[], str]]:
@@ -223,8 +223,6 @@ def fields(dice: random.Random) -> tuple[bytes, Callable[[], str]]:
                 made = transcription_request(found, headers, CONFIG, task)
             except ServiceError as error:
                 return answered(error)
-        if "<|" in f"{made.options.prompt} {made.options.hotwords}":
-            raise Finding(f"a control token: {made.options}")
         speech = made.options.speech
         if not (0 <= speech.threshold <= 1 and speech.max_speech_duration_s > 0):
             raise Finding(f"options out of their limits: {speech}")
@@ -335,8 +333,8 @@ def text(dice: random.Random, value: str) -> str:
 
 FILES = tuple(
     path.read_bytes()
-    for path in sorted(DATA.iterdir())
-    if path.suffix not in (".md", ".json") and path.stat().st_size
+    for path in sorted(DATA.rglob("*"))
+    if path.is_file() and path.suffix not in (".md", ".json") and path.stat().st_size
 )
 SHORT = tuple(one for one in FILES if len(one) < 15_000)
 
@@ -364,6 +362,52 @@ class Media:
 
     def close(self) -> None:
         self.sandbox.close()
+
+
+class Bruised:
+    """Sound of which a few bytes are damaged, and how much of it a player would play."""
+
+    def __init__(self) -> None:
+        if not shutil.which("ffmpeg"):
+            raise SystemExit("The target bytes holds the service against ffmpeg: install it.")
+        sound = [one.content() for one in recordings() if one.kind != "invalid"]
+        cases = [path.read_bytes() for path in sorted((DATA / "cases").iterdir())]
+        samples = recording("austen_0890.wav").waveform()
+        self._files = sound + cases + [encode(samples, form) for form in FORMS]
+        self._played = {id(content): played_s(content) for content in self._files}
+
+    def case(self, dice: random.Random) -> tuple[bytes, Callable[[], str]]:
+        whole = dice.choice(self._files)
+        content = bytearray(whole)
+        begin = dice.choice((0, 0, dice.randrange(len(content))))
+        end = min(len(content), begin + dice.choice((200, 2000, len(content))))
+        for _ in range(dice.choice((1, 2, 5, 20, 50, 200))):
+            content[dice.randrange(begin, end)] = dice.randrange(256)
+
+        def run() -> str:
+            try:
+                decode(io.BytesIO(content), Limits(1 << 30, 600))
+            except ServiceError as error:
+                played = played_s(content)
+                if played >= 0.9 * self._played[id(whole)] > 0:
+                    raise Finding(f"refused, and ffmpeg plays {played:.1f} s: {error}") from error
+                return answered(error)
+            return "samples"
+
+        return bytes(content), run
+
+
+def played_s(content: bytes | bytearray) -> float:
+    """Seconds of sound that the ffmpeg command decodes."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        done = subprocess.run(
+            ["ffmpeg", "-v", "quiet", "-i", file.name, "-vn", "-ac", "1", "-ar", "16000",
+             "-f", "s16le", "-"],
+            capture_output=True, timeout=60, check=False,
+        )  # fmt: skip
+    return len(done.stdout) / 32_000
 
 
 # --- a real worker ---------------------------------------------------------------------------
@@ -503,6 +547,8 @@ def target(name: str) -> Iterator[Run]:
                 yield Run(name, media.case, threads=4, case_s=2 * DECODE_S)
             finally:
                 media.close()
+        case "bytes":
+            yield Run(name, Bruised().case)
         case "http":
             with worker(LOG_LEVEL="error") as running:
                 pid = running.process_id()
@@ -546,7 +592,7 @@ def main() -> int:
     chosen = parser.parse_args()
     logging.disable(logging.CRITICAL)  # a line for each refusal
     found = 0
-    for each in chosen.targets or USUAL:
+    for each in chosen.targets or [name for name in USUAL if name != "bytes"]:
         name, _, count = each.partition("=")
         if name not in USUAL:
             parser.error(f"{name} is none of {', '.join(USUAL)}")

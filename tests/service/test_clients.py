@@ -13,6 +13,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,43 @@ def test_litellm(stack: Stack):
         "bad_audio": ["BadRequestError", 400],
         "bad_field": ["BadRequestError", 400],
     }
+
+
+@pytest.mark.alone
+class TestMoreAtOnceThanSlots:
+    """The pool refuses what gets no slot in time; clients that come back lose nothing."""
+
+    def test_openais_node_client(self, stack: Stack):
+        """Version 4 sends an empty body when it comes back, so it is not asked."""
+        _, script, version = command("node 6")
+        at_once = str(Path(script).with_name("at_once.mjs"))
+        found = run(["node", at_once, version, f"{stack.url}/v1", str(RECORDING), "30", "8"])
+
+        assert [words(text) for text in found["answers"]] == [words(SENTENCE)] * 30
+
+    def test_litellm(self, stack: Stack):
+        script = str(SCRIPTS / "litellm_at_once.py")
+        found = run([python_of("litellm"), script, f"{stack.url}/v1", str(RECORDING), "8"])
+
+        assert [words(text) for text in found["answers"]] == [words(SENTENCE)] * 8
+
+    def test_bots_that_know_three_pauses(self, stack: Stack):
+        """They wait 1, 2 and 4 s, whatever the answer says, and then the window is lost."""
+        content = RECORDING.read_bytes()
+
+        def window(_: int) -> int:
+            for pause_s in (1, 2, 4, 0):
+                status = requests.post(
+                    stack.url + TRANSCRIPTIONS, data={"model": "whisper-1"},
+                    files={"file": ("window.wav", content)}, timeout=30,
+                ).status_code  # fmt: skip
+                if status != 503:
+                    break
+                time.sleep(pause_s)
+            return status
+
+        with ThreadPoolExecutor(10) as bots:
+            assert list(bots.map(window, range(10))) == [200] * 10
 
 
 class TestPlainClients:
