@@ -1,7 +1,8 @@
 """Cues of subtitles: a transcript's words cut into lines that can be read while they are heard.
 
-A cue holds a few lines of limited width, none of them broken inside a word. Where words have
-times, cues begin and end with their words; else a segment's time is shared out by its letters.
+A cue holds a few lines of limited width. Lines and cues end where a text may be broken, best of
+all with a sentence. Where words have times, cues begin and end with their words; else a segment's
+time is shared out by its letters.
 
 Source of the figures: Netflix, Timed Text Style Guide: General Requirements (line length, two
 lines, duration, gaps), which are close to the BBC's and the EBU's.
@@ -9,13 +10,23 @@ lines, duration, gaps), which are close to the BBC's and the EBU's.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from app.engine.results import Segment, Transcript
+from app.line_breaks import (
+    IN_NAME,
+    TIED,
+    break_cost,
+    ends_phrase,
+    ends_sentence,
+    is_between_scripts,
+    is_between_words,
+    narrow,
+    split,
+    width,
+)
 
 LONGEST_S = 7.0  # of one cue, where its words leave a choice
 SHORTEST_S = 5 / 6
@@ -23,10 +34,10 @@ GAP_S = 0.08  # two frames: without it two cues look like one that changed
 CHAINED_S = 0.5  # a shorter gap flickers, so the earlier cue stays until the next one
 PAUSE_S = 0.35  # between words: a good place to cut
 
-SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "।", "۔", "؟")
-PHRASE_ENDS = (",", ";", ":", "،", "、", "，", "；", "：", "—", "–")
-# A word with the space before it, for languages that put one; else it is cut where a line is full.
-SPACED = re.compile(r"\s*\S+")
+LINE_COST = 0.1  # of a cue's 1: lines are few and even, but bad breaks matter more
+CONTEXT = 3  # words on each side that say how bad a break is
+
+Cuts = tuple[int, ...]  # words with which a cue's lines begin, and the one after the cue
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,147 +70,166 @@ class Piece:
 
 
 def cues(transcript: Transcript, layout: Layout) -> list[Cue]:
-    """The transcript as cues in their order, none over another, none without text."""
-    found = [
-        Cue(group[0].start, group[-1].end, lines)
-        for segment in transcript.segments
-        for group, lines in groups(pieces(segment, layout), layout)
-    ]
-    return apart(found, transcript.duration)
+    """Return the transcript as cues in their order, none over another, none without text."""
+    stretches = [words for one in transcript.segments if (words := pieces(one, layout))]
+    for earlier, later in pairwise(stretches):
+        # A segment may end with "Mr." and the next one begin with the name.
+        while earlier and is_carried_over(earlier, later):
+            later.insert(0, earlier.pop())
+    return apart(
+        [cue for words in stretches for cue in Stretch(words, layout).cues()], transcript.duration
+    )
+
+
+def is_carried_over(earlier: Sequence[Piece], later: Sequence[Piece]) -> bool:
+    """Whether a segment's last word belongs to the next segment's first one."""
+    words = [*earlier[-CONTEXT:], *later[:CONTEXT]]
+    at = len(words) - len(later[:CONTEXT])
+    # A segment that begins with a dash is another speaker's.
+    is_new_word = words[at].text.startswith(" ") and words[at].text[1:2].isalnum()
+    return is_new_word and not is_pause(words, at) and line_break_cost(words, at) >= TIED
 
 
 def pieces(segment: Segment, layout: Layout) -> list[Piece]:
-    """A segment's words; those wider than a line cut to fit."""
+    """Return a segment's words; those wider than a line are cut to fit.
+
+    Times may be of parts of words, "cold" and "-hearted": what no space parts is one word. Only
+    in scripts without spaces can a line begin with each part.
+    """
     if segment.words:
-        words = [Piece(word.word, word.start, word.end) for word in segment.words]
+        timed = [(word.word, word.start, word.end) for word in segment.words]
     else:
-        words = timed_by_letters(segment)
-    return [part for word in words for part in narrow(word, layout.max_line_width)]
+        timed = [(segment.text.rstrip(), segment.start, segment.end)]
+    text = "".join(part for part, _, _ in timed).rstrip()
+    parts = set(accumulate((len(part) for part, _, _ in timed), initial=0))
+    starts: list[float] = []  # of each letter, and their ends
+    ends: list[float] = []
+    for part, start, end in timed:
+        times = [start + (end - start) * n / len(part) for n in range(len(part))]
+        starts += times
+        ends += [*times, end][1:]
 
+    def begins_word(text: str, at: int) -> bool:
+        is_part = at in parts or not segment.words
+        return is_between_words(text, at) or (is_part and is_between_scripts(text, at))
 
-def timed_by_letters(segment: Segment) -> list[Piece]:
-    """The segment's words, each with its share of the segment's time."""
-    words = [found.group() for found in SPACED.finditer(segment.text)]
-    ends = list(accumulate(map(len, words)))
-    a_letter = (segment.end - segment.start) / ends[-1] if ends else 0.0
     return [
-        Piece(word, segment.start + (end - len(word)) * a_letter, segment.start + end * a_letter)
-        for word, end in zip(words, ends, strict=True)
+        Piece(" " * text[begin].isspace() + text[begin:end].strip(), starts[begin], ends[end - 1])
+        for first, last in split(text, 0, len(text), begins_word)
+        for begin, end in narrow(text, first, last, layout.max_line_width)
+        if text[begin:end].strip()
     ]
 
 
-def narrow(word: Piece, max_width: int) -> Iterator[Piece]:
-    """The word itself, or parts of it that fit on a line; closing marks begin none."""
-    if width(word.text.strip()) <= max_width:
-        yield word
-        return
-    clusters: list[str] = []
-    for letter in word.text:
-        if clusters and belongs_to_the_last(letter):
-            clusters[-1] += letter
-        else:
-            clusters.append(letter)
-    # Each letter may begin a line, which the search for the best cuts then decides.
-    a_letter = (word.end - word.start) / len(word.text)
-    at = 0
-    for cluster in clusters:
-        begin, at = at, at + len(cluster)
-        yield Piece(cluster, word.start + begin * a_letter, word.start + at * a_letter)
+def is_pause(words: Sequence[Piece], at: int) -> bool:
+    """Whether the speaker pauses before the word."""
+    return words[at].start - words[at - 1].end >= PAUSE_S
 
 
-def belongs_to_the_last(letter: str) -> bool:
-    """Whether a mark must stay with the letter before it: an accent, a closing mark."""
-    return unicodedata.category(letter) in ("Mn", "Mc", "Me", "Cf", "Pe", "Pf", "Po")
+def line_break_cost(words: Sequence[Piece], at: int) -> float:
+    """Return how badly a line ends before the word."""
+    before = "".join(word.text for word in words[max(0, at - CONTEXT) : at])
+    after = "".join(word.text for word in words[at : at + CONTEXT])
+    return break_cost(before, after, is_pause(words, at))
 
 
-def groups(
-    words: Sequence[Piece], layout: Layout
-) -> Iterator[tuple[Sequence[Piece], tuple[str, ...]]]:
-    """The words of one segment as cues, cut where that reads best, with their lines.
+def cue_break_cost(words: Sequence[Piece], at: int) -> float:
+    """Return how badly a cue ends before the word."""
+    before, after = words[at - 1].text, words[at].text
+    cost = line_break_cost(words, at)
+    if cost >= IN_NAME:  # a full stop here, as in "Dr. Smith", ends nothing
+        return cost + 0.5
+    if ends_sentence(before, after):
+        return cost - 0.6
+    if is_pause(words, at):
+        return cost - 0.3
+    return cost if ends_phrase(before) else cost + 0.5
+
+
+class Stretch:
+    """Words said one after another, to be cut into cues where that reads best.
 
     Of all ways to cut, the one with the least cost: even cues, which end with a sentence, a
-    phrase or a pause.
+    phrase or a pause, on few and even lines.
     """
-    n = len(words)
-    best: list[tuple[float, int]] = [(0.0, 0)] + [(float("inf"), 0)] * n
-    for end in range(1, n + 1):
+
+    def __init__(self, words: Sequence[Piece], layout: Layout) -> None:
+        self._words = words
+        self._layout = layout
+        self._widths = [width(word.text) for word in words]
+        breaks = range(1, len(words))
+        self._line_breaks = [0.0, *(line_break_cost(words, at) for at in breaks), 0.0]
+        self._cue_breaks = [0.0, *(cue_break_cost(words, at) for at in breaks), 0.0]
+
+    def cues(self) -> Iterator[Cue]:
+        """Yield the cues in their order."""
+        # For each word the least cost of the cues before it, and the cuts of the last of them.
+        best: list[tuple[float, Cuts]] = [(0.0, ())]
+        for end in range(1, len(self._words) + 1):
+            totals = [
+                (best[cuts[0]][0] + self._cue_cost(cuts[0], end) + cost, cuts)
+                for cost, cuts in self._layouts(end)
+            ]
+            best.append(min(totals))
+        chosen = []
+        end = len(self._words)
+        while end:
+            chosen.append(best[end][1])
+            end = chosen[-1][0]
+        yield from map(self._cue, reversed(chosen))
+
+    def _layouts(self, end: int) -> Iterator[tuple[float, Cuts]]:
+        """Yield the best layout of the words before `end`, and its cost.
+
+        One for each number of lines and each word that can be the first.
+        """
+        layouts: dict[int, tuple[float, Cuts]] = {end: (0.0, (end,))}
+        for _ in range(self._layout.max_line_count):
+            longer: dict[int, tuple[float, Cuts]] = {}
+            for cost, cuts in layouts.values():
+                for begin, line_cost in self._lines(cuts[0], is_last=cuts[0] == end):
+                    total = cost + line_cost
+                    if begin not in longer or total < longer[begin][0]:
+                        longer[begin] = (total, (begin, *cuts))
+            yield from longer.values()
+            layouts = longer
+
+    def _lines(self, end: int, is_last: bool) -> Iterator[tuple[int, float]]:
+        """Yield the words that a line which ends before `end` can begin with, and its cost."""
+        cost = 0.0 if is_last else self._line_breaks[end]
+        columns = 0
         for begin in range(end - 1, -1, -1):
-            cost = cue_cost(words, begin, end, layout)
-            if cost is None:
-                break
-            total = best[begin][0] + cost
-            if total < best[end][0]:
-                best[end] = (total, begin)
-    cuts, end = [n], n
-    while end:
-        end = best[end][1]
-        cuts.append(end)
-    cuts.reverse()
-    for begin, end in pairwise(cuts):
-        if lines := wrapped(words[begin:end], layout):
-            yield words[begin:end], lines
+            columns += self._widths[begin]
+            line = columns - self._words[begin].text.startswith(" ")
+            if line > self._layout.max_line_width and begin < end - 1:
+                return
+            # Of as many lines, those with the least squares are the most even.
+            yield begin, cost + LINE_COST * (1 + (line / self._layout.max_line_width) ** 2)
 
+    def _cue_cost(self, begin: int, end: int) -> float:
+        """Return how badly the words from `begin` to `end` read as one cue."""
+        full = self._layout.max_line_width * self._layout.max_line_count
+        letters = sum(self._widths[begin:end])
+        # Each cue costs something, so there are few; uneven ones cost more.
+        cost = 1.0 + (1 - min(letters / full, 1.0)) ** 2
+        too_long_s = self._words[end - 1].end - self._words[begin].start - LONGEST_S
+        if end - begin > 1 and too_long_s > 0:
+            cost += 4 + too_long_s
+        return cost + self._cue_breaks[end]
 
-def cue_cost(words: Sequence[Piece], begin: int, end: int, layout: Layout) -> float | None:
-    """How badly words `begin` to `end` read as one cue; None: they do not fit, nor will more."""
-    group = words[begin:end]
-    full = layout.max_line_width * layout.max_line_count
-    letters = sum(width(word.text) for word in group)
-    if len(group) > 1 and (
-        letters > full + 1 or len(filled(group, layout.max_line_width)) > layout.max_line_count
-    ):
-        return None
-    # Each cue costs something, so there are few; uneven ones cost more.
-    cost = 1.0 + (1 - min(letters / full, 1.0)) ** 2
-    too_long_s = group[-1].end - group[0].start - LONGEST_S
-    if len(group) > 1 and too_long_s > 0:
-        cost += 4 + too_long_s
-    if end < len(words):
-        cost += cut_cost(words[end - 1], words[end])
-    return cost
-
-
-def cut_cost(before: Piece, after: Piece) -> float:
-    """How badly one cue ends and the next begins between these words."""
-    text = before.text.rstrip("\"'”’»)")
-    if text.endswith(SENTENCE_ENDS):
-        return -0.6
-    if after.start - before.end >= PAUSE_S:
-        return -0.3
-    return 0.0 if text.endswith(PHRASE_ENDS) else 0.5
-
-
-def wrapped(words: Sequence[Piece], layout: Layout) -> tuple[str, ...]:
-    """The words on as few lines as the width allows, all about as long as each other."""
-    lines = filled(words, layout.max_line_width)
-    narrowest = max((width(line) for line in lines), default=0)
-    for narrower in range(narrowest - 1, 0, -1):
-        evener = filled(words, narrower)
-        if len(evener) > len(lines) or any(width(line) > narrower for line in evener):
-            break
-        lines = evener
-    return tuple(lines)
-
-
-def filled(words: Sequence[Piece], max_width: int) -> list[str]:
-    """Each line filled before the next one begins; spaces at its ends are gone."""
-    lines: list[str] = []
-    line = ""
-    for word in words:
-        longer = line + word.text
-        if line.strip() and width(longer.strip()) > max_width:
-            lines.append(line)
-            line = word.text
-        else:
-            line = longer
-    lines.append(line)
-    # "-->" stands in a cue's timing line only.
-    cleaned = (" ".join(one.split()).replace("-->", "->") for one in lines)
-    return [one for one in cleaned if one]
+    def _cue(self, cuts: Cuts) -> Cue:
+        """Return words as a cue, its lines cut there."""
+        lines = (
+            "".join(word.text for word in self._words[begin:end]).strip()
+            for begin, end in pairwise(cuts)
+        )
+        # "-->" stands in a cue's timing line only.
+        shown = tuple(line.replace("-->", "->") for line in lines)
+        return Cue(self._words[cuts[0]].start, self._words[cuts[-1] - 1].end, shown)
 
 
 def apart(found: Sequence[Cue], duration: float) -> list[Cue]:
-    """The cues with gaps and overlaps resolved, and long enough to be seen where there is room.
+    """Return the cues without overlaps and short gaps, long enough to be seen where they can be.
 
     A cue never ends after the next one begins; where two begin together, the later one waits.
     """
@@ -216,15 +246,3 @@ def apart(found: Sequence[Cue], duration: float) -> list[Cue]:
         end = max(end, start + GAP_S)
         placed.append(replace(cue, start=start, end=end))
     return placed
-
-
-def width(text: str) -> int:
-    """Columns of a text: wide characters of East Asia take two, combining ones none."""
-    return sum(columns(letter) for letter in text)
-
-
-def columns(letter: str) -> int:
-    """Columns of one character."""
-    if unicodedata.category(letter) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
