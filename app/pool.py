@@ -21,6 +21,7 @@ import http.client
 import json
 import os
 import pwd
+import re
 import resource
 import shutil
 import signal
@@ -44,13 +45,14 @@ from app.process import die_with_parent, leave_no_core
 from app.rollout import Balancer, Rollout, RolloutError
 from app.starts import Starts
 
-DEPLOY = ROOT / "deploy"
-SUPERVISOR_CONF = DEPLOY / "supervisord.conf"
-BALANCER_CONF = DEPLOY / "haproxy.cfg"
-PAGES = ROOT / "app" / "api" / "pages"
+SUPERVISOR_CONF = ROOT / "deploy" / "supervisord.conf"
+BALANCER_CONF = ROOT / "deploy" / "haproxy.cfg"
 EXAMPLE = "app/engine/warm_up.flac"
 STOP_MARGIN_S = 10  # Supervisor's patience beyond Gunicorn's own
-SOCKET_PATH_BYTES = 108 - 20  # the kernel's limit, less what is put behind the folder
+# The kernel's limit, less the longest name: a socket is made under its process's number first.
+SOCKET_FOLDER_BYTES = 107 - len("/supervisor.sock.4194304")
+# What HAProxy reads as its own in a value, however it is quoted; in a socket's path more than that.
+HAPROXY_SYNTAX = {"RUN_DIR": ',$"\\', "TLS_CERTIFICATE": '"\\', "STATS_PASSWORD": '"\\'}
 FREE_BYTES = 200 * 1024 * 1024  # uploads are spooled and logs written
 POLL_S = 0.25
 MAX_CONNECTIONS = 20_000
@@ -82,15 +84,16 @@ class Pool:
             | self.config.environment()
             | self.config.consequences()
             | {
-                "RUN_DIR": str(self.run_dir),
                 "PROJECT": str(ROOT),
-                "LUA_DIR": str(DEPLOY),
-                "PAGES_DIR": str(PAGES),
+                # These, and RUN_DIR where it is, are relative to it: its name may have letters that
+                # mean something to HAProxy or Lua.
+                "LUA_DIR": "deploy",
+                "PAGES_DIR": "app/api/pages",
                 "PYTHON": sys.executable,
                 "MAX_CONNECTIONS": str(max_connections()),
                 "MAX_IN_FLIGHT": str(self.max_in_flight()),
                 "IPV6": str(has_ipv6()).lower(),
-                "KEYS_MAP": str(self.keys_map) if self.config.asks_for_key else "",
+                "KEYS_MAP": f"{self.config.run_dir}/keys.map" if self.config.asks_for_key else "",
                 "STOP_WAIT_S": str(self.config.drain_timeout_s + STOP_MARGIN_S),
                 "SERVICE_USER": pwd.getpwuid(os.geteuid()).pw_name,
                 # /dev/fd/1 is a pipe to `run`, whatever its own standard output is.
@@ -134,10 +137,17 @@ class Pool:
             reason = f"RUN_DIR: {self.run_dir} cannot be written ({error.strerror})."
             raise PoolError(reason) from None
         Keyring(self.config)  # or each worker would say that it cannot use the file
-        if len(os.fsencode(self.run_dir)) > SOCKET_PATH_BYTES:
+        if len(os.fsencode(self.run_dir)) > SOCKET_FOLDER_BYTES:
             raise PoolError(
                 f"RUN_DIR: {self.run_dir} is too long for a socket's path; set a shorter one."
             )
+        own = self.config.environment()
+        for name, syntax in HAPROXY_SYNTAX.items():
+            if set(own[name]) & set(syntax):
+                raise PoolError(
+                    f"{name} has one of {' '.join(syntax)} in it, which HAProxy cannot be given; "
+                    "set another one."
+                )
         if shutil.disk_usage(self.run_dir).free < FREE_BYTES:
             raise PoolError(f"Less than {FREE_BYTES >> 20} MB are free in {self.run_dir}.")
         if self.supervisor_pid() is not None:
@@ -211,12 +221,26 @@ class Pool:
                 say(f"RUN_DIR: {self.keys_map} cannot be written ({error.strerror}).")
             time.sleep(KEYS_EVERY_S)
 
-    def render_balancer(self) -> None:
-        """Write the balancer's configuration for this number of workers, and its keys."""
+    def render_balancer(self, ports: Sequence[int] = ()) -> None:
+        """Write the balancer's configuration, for workers on these ports or on the settings' own,
+        and its keys.
+
+        Raises:
+            PoolError: HAProxy does not accept it; Supervisor would start it for ever.
+        """
         if self.config.asks_for_key:
             self.write_keys(Keyring(self.config))
-        ports, address = self.config.worker_ports, self.config.worker_address
-        self.balancer_conf.write_text(render_balancer(ports, address))
+        workers = ports or self.config.worker_ports
+        self.balancer_conf.write_text(render_balancer(workers, self.config.worker_address))
+        own = self.environment()
+        checked = subprocess.run(
+            [own["HAPROXY"], "-c", "-f", str(self.balancer_conf)],
+            cwd=ROOT, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            check=False,
+        )  # fmt: skip
+        if checked.returncode != 0:
+            fault = re.search(r"^\[ALERT\] .*? : (?:config : )?(.*)", checked.stderr, re.M)
+            raise PoolError(f"HAProxy does not start: {fault[1] if fault else checked.returncode}")
 
     def render_supervisor(self) -> None:
         """Write Supervisor's configuration for this number of workers."""
@@ -386,7 +410,7 @@ class Pool:
                     say,
                 )
             )
-        except RolloutError as error:
+        except (PoolError, RolloutError) as error:
             say(f"Stopped: {error}")
             return 1
         except OSError as error:
@@ -403,8 +427,8 @@ class Pool:
         """Have the balancer read its file and the settings of its own anew."""
         servers = rollout.balancer.servers()
         ports = [server.port for server in servers]
-        self.balancer_conf.write_text(render_balancer(ports, self.config.worker_address))
-        rollout.reload([find_haproxy(), "-c", "-q", "-f", str(self.balancer_conf)])
+        self.render_balancer(ports)
+        rollout.reload()
         say("The balancer has read its configuration.")
 
     def scale(self, rollout: Rollout) -> None:
@@ -425,8 +449,8 @@ class Pool:
             say(f"{server.name}: finishing its requests …")
             rollout.drain(server.name)
         ports = [servers[0].port + number for number in range(wanted)]
-        self.balancer_conf.write_text(render_balancer(ports, self.config.worker_address))
-        rollout.reload([find_haproxy(), "-c", "-q", "-f", str(self.balancer_conf)])
+        self.render_balancer(ports)
+        rollout.reload()
         if wanted < len(servers):
             self.render_supervisor()
             rollout.supervise("update")

@@ -15,7 +15,9 @@ say() { printf '%s\n' "$*"; }
 fail() { printf '%s\n' "$*" >&2; exit 1; }
 
 find_python() { # the newest usable interpreter
-  for name in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+  set -- python3 python3.13 python3.12 python3.11
+  [ -z "${PYTHON:-}" ] || set -- "$PYTHON"
+  for name; do
     if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       printf %s "$name"; return
     fi
@@ -53,7 +55,9 @@ require() { # require FILE [PIP OPTION …]: what a requirements file names is i
   stamp=.venv/.installed-$(printf %s "$file" | tr '/' '-')
   cmp -s "$file" "$stamp" && return
   say "Installing $file …"
-  quietly "Installing $file" .venv/bin/pip install --disable-pip-version-check --no-input --require-hashes "$@" -r "$file"
+  # Not bin/pip: the path in its first line breaks at a quote, and when the folder is renamed.
+  quietly "Installing $file" .venv/bin/python -m pip install --no-input --require-hashes \
+    --disable-pip-version-check "$@" -r "$file"
   cp "$file" "$stamp"
 }
 
@@ -116,13 +120,14 @@ supply() { # the tools that look after what is installed, in an environment of t
   cmp -s "$file" .run/supply/.installed && return
   say "Installing $file …"
   quietly "Making .run/supply" .venv/bin/python -m venv --clear .run/supply
-  quietly "Installing $file" .run/supply/bin/pip install --disable-pip-version-check --no-input --require-hashes -r "$file"
+  quietly "Installing $file" .run/supply/bin/python -m pip install --no-input --require-hashes \
+    --disable-pip-version-check -r "$file"
   cp "$file" .run/supply/.installed
 }
 
 mkdir -p .run 2>/dev/null || fail "The folder $(pwd) cannot be written; clone the project to a place of your own."
 : >"$log"
-free=$(df -Pk . | awk 'NR == 2 { print $4 }')
+free=$(df -k --output=avail . | tail -n 1)
 [ -d .venv ] || [ "$free" -gt 2000000 ] || fail "At least 2 GB of free disk are needed here; there are $((free / 1000)) MB."
 environment
 for wanted; do

@@ -26,6 +26,7 @@ from app.engine.results import Segment, Transcript, run_to_end
 from app.errors import ClientGone, ServiceError, Unavailable, UnknownModel, UnsupportedBody
 from app.formats import EVENT_STREAM, FORMATS
 from app.process import give_back_memory
+from app.starts import header_text
 
 # No proxy on the way may gather events (the second is nginx's own name for that).
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -61,7 +62,7 @@ class Transcriptions:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         spans: Spans = req.context.spans
         caller: Caller = req.context.caller
-        resp.set_header("X-Model", self._config.name)
+        resp.set_header("X-Model", header_text(self._config.name))
         with Form() as form:
             self._limits.check_bytes(req.content_length or 0)
             check_encoding(req.get_header("Content-Encoding") or "identity")

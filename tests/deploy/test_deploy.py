@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from configparser import RawConfigParser
 from pathlib import Path
 
 import pytest
+from supervisor.options import ProcessConfig, ServerOptions
 
 from app.api.middleware import KEY_NAMES
 from app.config import ROOT, Config, settings
@@ -79,9 +81,7 @@ def test_balancers_defaults_are_the_settings_own(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
     monkeypatch.setattr("resource.getrlimit", lambda limit: (1 << 20, 1 << 20))
     pool = Pool(Config())
-    environment = pool.environment() | {
-        "RUN_DIR": "/run/haproxy", "LUA_DIR": "deploy", "PAGES_DIR": "app/api/pages"
-    }  # fmt: skip
+    environment = pool.environment() | {"RUN_DIR": "/run/haproxy"}
     used = dict(re.findall(r"\$\{([A-Z_]+)-([^}]*)\}", BALANCER_CONF.read_text()))
 
     assert used == {name: environment[name] for name in used}
@@ -94,10 +94,15 @@ def test_keys_in_urls_are_found_by_one_rule():
     assert f'setenv KEY_NAMES "{KEY_NAMES.pattern}"' in BALANCER_CONF.read_text()
 
 
+def names_used(text: str) -> set[str]:
+    """The variables that Supervisor, and the shells of its commands, take from the environment."""
+    return set(re.findall(r"(?:%\(ENV_|\$)([A-Z_]+)", text))
+
+
 def test_supervisor_reads_only_what_the_pool_gives():
     parser = RawConfigParser(inline_comment_prefixes=(";",))
     parser.read_string(render(SUPERVISOR_CONF, numbers=range(1, 6)))
-    used = set(re.findall(r"%\(ENV_([A-Z_]+)\)s", SUPERVISOR_CONF.read_text()))
+    used = names_used(SUPERVISOR_CONF.read_text())
 
     assert used <= set(Pool(Config()).environment())
     assert [parser[f"program:worker_{n}"]["environment"] for n in range(1, 6)] == [
@@ -105,6 +110,71 @@ def test_supervisor_reads_only_what_the_pool_gives():
     ]
     assert parser["program:worker_1"]["killasgroup"] == "true"
     assert set(parser.sections()) >= {"program:haproxy", "supervisord"}
+
+
+@pytest.fixture
+def misread(tmp_path, monkeypatch):
+    """A project's folder whose name has what shells, Supervisor, HAProxy and Lua have a use for."""
+    folder = tmp_path / """it's a "b";c,d?#$HOME 100%é\\(x)"""
+    folder.mkdir()
+    for name in ("app", "deploy"):
+        (folder / name).symlink_to(ROOT / name)
+    monkeypatch.setattr("app.pool.ROOT", folder)
+    return folder
+
+
+def test_pool_in_a_folder_of_any_name(misread, monkeypatch):
+    """HAProxy reads its configuration there, and Supervisor's commands keep their arguments."""
+    shown = misread / "shown"
+    shown.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    shown.chmod(0o700)
+    pool = Pool(Config(workers=1, api_token="a-key"))
+    pool.run_dir.mkdir()
+    pool.render_balancer()
+    pool.render_supervisor()
+    own = pool.environment() | {"PYTHON": str(shown), "HAPROXY": str(shown)}
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(misread)
+    supervisor = ServerOptions()
+    supervisor.realize(["-c", str(pool.supervisor_conf)])
+
+    assert supervisor.configroot.supervisord.server_configs[0]["file"] == str(
+        pool.run_dir / "supervisor.sock"
+    )
+    haproxy, worker = (
+        program for group in supervisor.process_group_configs for program in group.process_configs
+    )
+    assert worker.directory == haproxy.directory == str(misread)
+    assert arguments(worker) == [
+        "-m", "gunicorn", "-c", "python:app.gunicorn_conf", "app.main:get_app()"
+    ]  # fmt: skip
+    assert arguments(haproxy) == ["-W", "-db", "-f", ".run/haproxy.cfg"]
+
+
+def arguments(program: ProcessConfig) -> list[str]:
+    """What the command of a program of Supervisor's passes on, run as Supervisor runs it."""
+    command = shlex.split(program.command)
+    return subprocess.check_output(command, cwd=program.directory, text=True).splitlines()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+def test_unit_in_a_folder_with_a_space(tmp_path):
+    """Only the name is replaced. systemd itself takes no program whose path has a quote."""
+    folder = tmp_path / "100% transcription"
+    python = folder / "current/.venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/opt/transcription", str(folder).replace("%", "%%")))
+
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+
+    assert UNIT.name not in checked.stdout
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_stopping_limits_are_ordered():
@@ -156,7 +226,7 @@ def test_supervisor_under_systemd_gets_no_settings():
     """Each worker reads them from its release when it starts; secrets are in no environment."""
     config = Config(api_token="a-secret", beam_size=3, run_dir=Path("/run/transcription"))
     environment = Pool(config).unit_environment()
-    used = set(re.findall(r"%\(ENV_([A-Z_]+)\)s", SUPERVISOR_CONF.read_text()))
+    used = names_used(SUPERVISOR_CONF.read_text())
 
     assert used <= set(environment)
     assert environment["LOG_FILE"] == "syslog"

@@ -19,15 +19,16 @@ from tests.support.stub_worker import TEXT
 from tests.support.wire import exchange
 
 LIMIT = 5
+PASSWORD = "open, it's (sesame)"
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Entry]:
-    """An entry that strangers can reach."""
-    folder = tmp_path_factory.mktemp("guarded")
+    """An entry that strangers can reach, with a certificate whose path HAProxy could misread."""
+    folder = tmp_path_factory.mktemp("it's 100%, (a) $HOME")
     with Entry.started(
-        folder / "run", TLS_CERTIFICATE=str(certificate(folder)), STATS_PASSWORD="open sesame",
-        RATE_LIMIT_PER_MINUTE=str(LIMIT),
+        tmp_path_factory.mktemp("guarded"), TLS_CERTIFICATE=str(certificate(folder)),
+        STATS_PASSWORD=PASSWORD, RATE_LIMIT_PER_MINUTE=str(LIMIT),
     ) as running:  # fmt: skip
         yield running
 
@@ -104,7 +105,7 @@ def test_stats_page_asks_for_its_password(guarded, path, word):
 
     assert HTTP.get(page).status_code == 401
     assert HTTP.get(page, auth=("operator", "guess")).status_code == 401
-    assert word in HTTP.get(page, auth=("operator", "open sesame")).text
+    assert word in HTTP.get(page, auth=("operator", PASSWORD)).text
     assert "sesame" not in guarded.log
 
 

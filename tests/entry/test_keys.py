@@ -33,7 +33,7 @@ def secrets() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, secrets: dict[str, str]) -> Iterator[Entry]:
-    """Two workers, for whose keys a file says what each may."""
+    """Two workers, for whose keys a file says what each may, in folders HAProxy could misread."""
     folder = tmp_path_factory.mktemp("keys")
     write(
         folder / "keys.json",
@@ -43,7 +43,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, secrets: dict[str, str]) -
         gone=entry(secrets["gone"], requests_per_minute=1),
     )
     with Entry.started(
-        folder / "run", workers=2, API_KEYS_FILE=str(folder / "keys.json"),
+        folder / "it's 100% (a)", workers=2, API_KEYS_FILE=str(folder / "keys.json"),
         API_TOKEN=secrets["token"], MAX_CONCURRENT_TRANSCRIPTIONS="2",
     ) as started:  # fmt: skip
         yield started

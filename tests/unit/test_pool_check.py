@@ -52,12 +52,34 @@ def test_balancers_ports_are_not_looked_at_where_another_runs_it(tmp_path):
         ({"API_KEYS_FILE": "/nowhere"}, "API_KEYS_FILE: /nowhere cannot be read"),
         ({"API_KEYS_FILE": "Makefile"}, "Makefile: line 1 is not JSON"),
         ({"RUN_DIR": "/proc/nowhere"}, "RUN_DIR: /proc/nowhere cannot be written"),
-        ({"RUN_DIR": "/tmp/" + "long/" * 20}, "too long for a socket"),
+        ({"TLS_CERTIFICATE": 'a"b.pem'}, "TLS_CERTIFICATE has one of"),
+        ({"STATS_PASSWORD": "a\\b"}, "STATS_PASSWORD has one of"),
     ],
 )
 def test_settings_that_cannot_work(tmp_path, environ, sentence):
     with pytest.raises((PoolError, KeyFileError), match=sentence):
         pool_of(tmp_path, **environ).check()
+
+
+def test_folder_whose_sockets_would_have_too_long_a_path(tmp_path):
+    """107 bytes are the kernel's limit, and Supervisor's socket first has a number behind it."""
+    longest = str(tmp_path / "é")
+    longest += "x" * (107 - len(f"{longest}/supervisor.sock.4194304".encode()))
+    pool_of(Path(longest)).check()
+
+    with pytest.raises(PoolError, match="too long for a socket"):
+        pool_of(Path(longest + "x")).check()
+
+
+@pytest.mark.parametrize("letter", [",", "$", '"', "\\"])
+def test_folder_that_haproxy_would_misread(tmp_path, letter):
+    with pytest.raises(PoolError, match=r"^RUN_DIR has one of "):
+        pool_of(tmp_path / letter).check()
+
+
+def test_configuration_that_haproxy_does_not_accept(tmp_path):
+    with pytest.raises(PoolError, match=r"^HAProxy does not start: .*certificate.*/nowhere"):
+        pool_of(tmp_path, TLS_CERTIFICATE="/nowhere").render_balancer()
 
 
 def test_disk_that_is_full(tmp_path, monkeypatch):
