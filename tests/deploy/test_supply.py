@@ -91,7 +91,7 @@ def test_ansible_gives_pip_hashes():
     variables = yaml.safe_load((ANSIBLE / "roles/service/vars/main.yml").read_text())
 
     assert "'--require-hashes'" in variables["_service_pip"]
-    named = [name for name, _ in lines_with(re.compile(r"bin/pip\b")) if "ansible" in name]
+    named = [name for name, _ in lines_with(re.compile(r"'-m', 'pip'")) if "ansible" in name]
     assert named == ["deploy/ansible/roles/service/vars/main.yml"], "the one place that says how"
     assert len(lines_with(re.compile(r"argv: .*_service_pip \+"))) == 2
     assert not lines_with(re.compile(r"^\s*(?:- )?(?:ansible\.builtin\.)?(?:pip|get_url|npm|gem):"))
