@@ -56,9 +56,10 @@ def mixable(frame: av.AudioFrame) -> av.AudioFrame:
         return mono(mean / FULL_SCALE[frame.to_ndarray().dtype.str[1:]], "flt", frame.rate)
     if n_channels == 2:
         left_right = channels(frame)
+        # einsum, because a decoder's process may start no threads, as other products do.
         energies = np.einsum("ij,ij->i", left_right, left_right)
         mixed = left_right.sum(axis=0)
-        if np.dot(mixed, mixed) < CANCELLED * energies.sum():
+        if np.einsum("i,i->", mixed, mixed) < CANCELLED * energies.sum():
             louder = left_right[int(np.argmax(energies))]
             scale = FULL_SCALE[frame.to_ndarray().dtype.str[1:]]
             return mono(louder / scale, "flt", frame.rate)
