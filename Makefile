@@ -1,5 +1,5 @@
-# Two commands matter: `make run` serves on port 8083, `make test` runs the tests. Every command sets
-# up what it needs, and may be the first one run on a fresh machine.
+# `make run` serves on port 8083, `make test` runs the tests, `make` lists every command. Each command
+# sets up what it needs, and may be the first one run on a fresh machine.
 
 PYTHON ?= python3
 export PYTHON
@@ -7,18 +7,21 @@ PY := .venv/bin/python
 SUPPLY := .run/supply/bin/python
 KEYS = [ -x $(PY) ] || { echo "Nothing is set up here yet: make run"; exit 1; }; $(PY) -m app.keys
 
-.PHONY: run stop status restart scale reload key keys rotate revoke test test-hosts test-all lint \
+.PHONY: help run stop status restart scale reload key keys rotate revoke test test-hosts test-all lint \
         setup-test security fuzz fuzz-api wer bench bench-gpu gpu-bundle endurance chaos alerts load \
         single scaling overload meetings soak web capacity audit sbom lock clean
+
+help:     ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run:      ## set up and serve until Ctrl-C
 	@deploy/setup.sh
 	@exec $(PY) -m app.pool run
 
-stop:     ## end the service that runs from this folder
+stop:     ## stop the service that runs from this folder
 	@[ -x $(PY) ] || exit 0; $(PY) -m app.pool stop
 
-status:   ## its processes and the balancer's view of them
+status:   ## show the processes and the balancer's view of them
 	@[ -x $(PY) ] || { echo "Nothing is set up here yet: make run"; exit 1; }; $(PY) -m app.pool status
 
 restart:  ## restart the workers one at a time, without a failed request
@@ -27,21 +30,21 @@ restart:  ## restart the workers one at a time, without a failed request
 scale:    ## change the number of workers of the running service: make scale WORKERS=4
 	@$(PY) -m app.pool scale
 
-reload:   ## have the balancer read its configuration anew
+reload:   ## have the balancer read its configuration again
 	@$(PY) -m app.pool reload
 
-key:      ## make a key and print it once: make key NAME=meetings [a limit=N …]
+key:      ## create a key and print it once: make key NAME=meetings [REQUESTS_PER_MINUTE=N] [CONCURRENT_REQUESTS=N]
 	@$(KEYS) create "$(NAME)" \
 	  $(if $(REQUESTS_PER_MINUTE),--requests-per-minute "$(REQUESTS_PER_MINUTE)") \
 	  $(if $(CONCURRENT_REQUESTS),--concurrent-requests "$(CONCURRENT_REQUESTS)")
 
-keys:     ## the names and their limits
+keys:     ## list the keys' names and limits
 	@$(KEYS) list
 
-rotate:   ## another key for a name: make rotate NAME=meetings [KEEP_OLD=1]
+rotate:   ## replace a key: make rotate NAME=meetings [KEEP_OLD=1]
 	@$(KEYS) rotate "$(NAME)" $(if $(KEEP_OLD),--keep-old)
 
-revoke:   ## end a name's keys, or the old one alone: make revoke NAME=meetings [OLD=1]
+revoke:   ## revoke a name's keys, or only the old one: make revoke NAME=meetings [OLD=1]
 	@$(KEYS) revoke "$(NAME)" $(if $(OLD),--old)
 
 # In a process more than there are cores, since some wait; those that share a pool in one of them.
@@ -53,57 +56,57 @@ SHARED_OUT = --numprocesses $(PROCESSES) --maxprocesses 5 --ignore $(HOSTS)
 setup-test:
 	@deploy/setup.sh test
 
-test: lint ## lint, types and all tests but those of test-all: before each commit
+test: lint ## lint, types and tests, before each commit
 	$(PYTEST) $(SHARED_OUT) -m "not slow"
 
-test-hosts: setup-test ## the playbooks on hosts with a real systemd, which root boots here
+test-hosts: setup-test ## test the playbooks on hosts with a real systemd (root, Debian)
 	@deploy/setup.sh hosts
 	$(PYTEST) $(HOSTS)
 
-test-all: lint ## every test there is, and known vulnerabilities of what is pinned
+test-all: lint ## every test, and known vulnerabilities of the service's packages
 	@deploy/setup.sh hosts
 	@$(SUPPLY) deploy/audit.py --seconds 20 requirements.txt
 	@$(PYTEST) $(HOSTS); hosts=$$?; $(PYTEST) $(SHARED_OUT) && exit $$hosts
 
-lint: setup-test ## style and types
+lint: setup-test ## check style and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy app
 
-security: setup-test ## every harm that this project knows of, within 15 minutes, as a table
+security: setup-test ## run every known attack within 15 minutes, as a table
 	@$(PY) -m tests.measure.security $(ARGS)
 
-fuzz-api: setup-test ## 2000 requests made from /openapi.json, and answers held against it
+fuzz-api: setup-test ## send 2000 requests generated from /openapi.json and check the answers
 	@FUZZ_CASES=2000 $(PY) -m pytest tests/service/test_api_description.py
 
-fuzz: setup-test ## damaged inputs of every kind: make fuzz ARGS="parser=1000000 media=20000"
+fuzz: setup-test ## send damaged inputs of every kind: make fuzz ARGS="parser=1000000 media=20000"
 	@$(PY) -m tests.measure.fuzz $(ARGS)
 
-wer: setup-test ## word error rate of the service beside plain faster-whisper's
+wer: setup-test ## compare the word error rate with plain faster-whisper
 	@$(PY) -m tests.measure.wer
 
-bench: setup-test ## requests a second beside plain faster-whisper's
+bench: setup-test ## compare requests a second with plain faster-whisper
 	@$(PY) -m tests.measure.bench $(BENCH)
 
-bench-gpu: setup-test ## speed, memory and words of batches on a GPU
+bench-gpu: setup-test ## measure speed, memory and words of batches on a GPU
 	@$(PY) -m tests.measure.bench_gpu $(BENCH)
 
-gpu-bundle: setup-test ## all that bench-gpu needs on a machine without network, in .run/gpu-bundle
+gpu-bundle: setup-test ## pack what bench-gpu needs on a machine without network, in .run/gpu-bundle
 	@tests/measure/gpu_bundle.sh
 
 endurance: setup-test ## an hour of audio beside live windows, clients that leave, a long life in 20 minutes
 	@$(PY) -m tests.measure.endurance $(ARGS)
 
-alerts: setup-test ## which alerts each harm raises, by a real Prometheus
+alerts: setup-test ## show which alerts each failure raises, by a real Prometheus
 	@$(PY) -m tests.measure.alerts
 
-chaos: setup-test ## harm done to a pool under load, and what its clients see of it
+chaos: setup-test ## cause failures in a pool under load and show what clients see
 	@$(PY) -m tests.measure.chaos
 
 # `make load single` names the mode as a further target; by itself that target does nothing more.
 LOAD_MODE := $(firstword $(filter single scaling overload meetings soak web,$(MAKECMDGOALS)))
 
-load:     ## load tests with a report: make load single|scaling|overload|meetings|soak|web
+load:     ## run a load test with a report: make load single|scaling|overload|meetings|soak|web
 	@[ -n "$(LOAD_MODE)" ] || { echo "Which one? make load single|scaling|overload|meetings|soak|web"; exit 2; }
 	@deploy/setup.sh test
 	@$(PY) -m tests.measure.load $(LOAD_MODE) $(ARGS)
@@ -117,21 +120,21 @@ endif
 single scaling overload meetings web:
 	@[ -n "$(filter load,$(MAKECMDGOALS))" ] || { echo "It is: make load $@"; exit 2; }
 
-capacity: setup-test ## what this machine carries with this model, and the settings that follow
+capacity: setup-test ## find what this machine carries with this model, and the settings that follow
 	@$(PY) -m tests.measure.load capacity $(ARGS)
 
-audit:    ## known vulnerabilities of what is pinned: a report, never a failure
+audit:    ## report known vulnerabilities of pinned packages; never fails
 	@deploy/setup.sh supply
 	@$(SUPPLY) deploy/audit.py $(ARGS)
 
-sbom:     ## what a service installs, as CycloneDX, in .run/sbom.json
+sbom:     ## write what a service installs to .run/sbom.json (CycloneDX)
 	@deploy/setup.sh supply
 	@$(SUPPLY) deploy/sbom.py
 
 LOCK = $(SUPPLY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-lock:     ## write the requirements files anew from their .in files
+lock:     ## write the requirements files from their .in files
 	@deploy/setup.sh supply
 	@for name in requirements tests/requirements tests/service/clients/openai2 tests/service/clients/litellm \
 	  deploy/requirements-supply deploy/ansible/requirements; do \
@@ -142,6 +145,6 @@ lock:     ## write the requirements files anew from their .in files
 	@cd tests/service/clients/node && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
 	@cd tests/service/axe && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
 
-clean:    ## remove all that the other commands made
+clean:    ## delete .venv, .run and caches
 	rm -rf .venv .run .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

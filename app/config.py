@@ -1,7 +1,7 @@
 """Every setting of the service: name, default, limits and what it does, in one place.
 
-A setting's name in the environment is its field's name in capitals. The README's table is
-printed from here (`python -m app.config`) and a test compares the two.
+A setting's name in the environment is its field's name in capitals. docs/settings.md is printed
+from here (`python -m app.config > docs/settings.md`) and a test compares the two.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ class Config:
     # --- how many at once ------------------------------------------------------------------
     max_concurrent_transcriptions: int = setting(
         0,
-        "Requests one worker has inside at once (its slots); the balancer sends it no more. 0: "
-        "twice what its device decodes at once, so that the next batch gathers meanwhile: twice "
-        "`MAX_BATCH_SIZE` on a GPU, 2 for each of its cores on a CPU.",
+        "Slots of one worker: the most requests it holds at once. 0: twice what its device decodes "
+        "at once, so that the next batch collects during a call: twice `MAX_BATCH_SIZE` on a GPU, "
+        "2 for each of its cores on a CPU.",
         minimum=0, maximum=1024,
     )  # fmt: skip
     max_batch_size: int = setting(
@@ -121,15 +121,17 @@ class Config:
         minimum=1, maximum=64,
     )  # fmt: skip
     realtime_reserved_slots: int = setting(
-        1, "Slots of a worker that deferred requests may not take (they always keep one).",
+        1, "Slots of each worker that are reserved for realtime requests; deferred requests always "
+        "keep at least one.",
         minimum=0, maximum=1024,
     )  # fmt: skip
     fail_fast_when_busy: bool = setting(
         True,
-        "A realtime request waits 5 s for a slot, then gets 503; `false`: `QUEUE_TIMEOUT_S`.",
+        "`true`: a realtime request waits at most 5 s for a slot, then gets 503. `false`: it waits "
+        "up to `QUEUE_TIMEOUT_S`.",
     )
     max_queue_size: int = setting(
-        10, "Requests that may wait for each worker; beyond them 503 at once.",
+        10, "Requests that may wait for a slot, for each worker; further ones get 503 at once.",
         minimum=0, maximum=10_000,
     )  # fmt: skip
     queue_timeout_s: float = setting(
@@ -142,93 +144,96 @@ class Config:
     )  # fmt: skip
     busy_retry_after_s: int = setting(
         1,
-        "The least seconds in the `Retry-After` header of a 503; the balancer adds more under "
-        "load.",
+        "The lowest `Retry-After` of a 503, in seconds; the balancer adds to it under load.",
         minimum=0, maximum=3600,
     )  # fmt: skip
     device_call_limit_s: float = setting(
-        120.0, "A call on the device that takes longer has hung; the worker is then replaced.",
+        120.0, "A device call that takes longer counts as hung, and the worker is replaced.",
         minimum=1, maximum=3600,
     )  # fmt: skip
     drain_timeout_s: int = setting(
-        60, "The longest a stopping worker finishes what it has begun; then it is ended.",
+        60, "The longest a stopping worker takes to finish its requests; then it is killed.",
         minimum=1, maximum=3600,
     )  # fmt: skip
 
     # --- who may ask, and how much -----------------------------------------------------------
     api_token: str = setting(
-        "", "A key that may do everything; with none here and below: open to all.", secret=True
+        "",
+        "A key without limits. Without this, `API_KEYS` and `API_KEYS_FILE` the service is open to "
+        "everyone who reaches it.",
+        secret=True,
     )
     api_keys: tuple[str, ...] = setting(
-        (), "Further keys that may do everything, comma-separated (for rotation).", secret=True
+        (), "Further keys without limits, comma-separated (for rotation).", secret=True
     )
     api_keys_file: str = setting(
         "",
-        "A file of further keys with names and limits, as `make key` writes it; read anew "
-        "when it changes. While one is named a key is asked for, also when the file holds none.",
+        "A file of named keys with limits, written by `make key`; changes take effect without a "
+        "restart. While it is set a key is required, even if the file holds none. See "
+        "[Keys](keys.md).",
     )
     max_upload_bytes: int = setting(
-        100 * 1024 * 1024, "The largest request body in bytes; beyond it 413.",
+        100 * 1024 * 1024, "The largest request body in bytes; a larger one gets 413.",
         minimum=1024, maximum=4 * 1024**3,
     )  # fmt: skip
     max_audio_duration_s: float = setting(
-        14_400.0, "The longest audio in seconds; beyond it 413, noticed while decoding.",
+        14_400.0, "The longest audio in seconds; longer audio gets 413 while it is decoded.",
         minimum=1, maximum=86_400,
     )  # fmt: skip
     max_decoded_audio_s: float = setting(
         0.0,
-        "Seconds of decoded audio (64 kB each) that one worker holds at once; what does not fit "
-        "waits as for a slot. 0: its share of a quarter of the memory. Never less than one "
-        "recording of `MAX_AUDIO_DURATION_S`.",
+        "Seconds of decoded audio (64 kB each) that one worker holds at once; requests that do not "
+        "fit wait as they do for a slot. 0: the worker's share of a quarter of the memory. Never "
+        "less than one recording of `MAX_AUDIO_DURATION_S`.",
         minimum=0, maximum=10_000_000,
     )  # fmt: skip
     decode_timeout_s: float = setting(
         300.0,
-        "The longest an upload is decoded before it is transcribed (not plain WAV, which needs no "
-        "decoder), and the most processor time; beyond it 400.",
+        "The longest that decoding an upload to a waveform may take, in wall time and in processor "
+        "time; then 400. 16 kHz mono 16-bit WAV needs no decoder and is exempt.",
         minimum=1, maximum=3600,
     )  # fmt: skip
 
     # --- decoding ----------------------------------------------------------------------------
     encoder_window: str = setting(
         "full",
-        "`full`: the encoder sees 30 s, as Whisper was trained. `adaptive`: little more than the "
-        "sound, which carried twice the meetings on a CPU, with other words (see "
-        "[Development](#development)).",
+        "`full`: the encoder sees 30 s, as Whisper was trained. `adaptive`: it sees little more "
+        "than the sound, which carried twice the meetings on a CPU with slightly different words "
+        "([measured](measurements.md#encoder-window)).",
         choices=("full", "adaptive"),
     )
     min_window_ms: int = setting(
         100,
-        "Sound shorter than this, in milliseconds, holds no word and is not decoded: what is left "
-        "of a recording behind its last word. 0: decoded as faster-whisper does, which costs a "
-        "whole window and invents text.",
+        "The rest of a recording after its last word is not decoded when it is shorter than this, "
+        "in milliseconds. 0: it is decoded, as faster-whisper does, which costs a whole window and "
+        "produces hallucinations.",
         minimum=0, maximum=1000,
     )  # fmt: skip
     max_tokens_per_s: float = setting(
         12.0,
-        "A window that repeats itself (`COMPRESSION_RATIO_THRESHOLD`) in more tokens a second of "
-        "sound than can be said is decoded again without repetitions, and left out if that does "
-        "not help. 0: kept.",
+        "A window above `COMPRESSION_RATIO_THRESHOLD` with more tokens for each second of sound "
+        "than this is a repetition loop: it is decoded again without repetitions, and dropped if "
+        "that does not help. 0: off.",
         minimum=0, maximum=1000,
     )  # fmt: skip
     min_echo_letters: int = setting(
         20,
-        "A window whose text stands in the prompt, in at least so many letters, is decoded again "
-        "without the prompt. 0: kept.",
+        "A window whose text occurs in the prompt and has at least this many letters is decoded "
+        "again without the prompt. 0: off.",
         minimum=0, maximum=1000,
     )  # fmt: skip
     long_audio: str = setting(
         "chunked",
-        "How recordings over 30 s are decoded. `chunked`: in windows cut at pauses, side by side, "
-        "each on its own. `sequential`: one window after another, as faster-whisper does.",
+        "How recordings over 30 s are decoded. `chunked`: in parts cut at pauses, in parallel. "
+        "`sequential`: one window after another, as faster-whisper does.",
         choices=("chunked", "sequential"),
     )
     beam_size: int = setting(5, "Hypotheses kept at temperature 0.", minimum=1, maximum=64)
     best_of: int = setting(5, "Samples drawn above temperature 0.", minimum=1, maximum=64)
     temperature: tuple[float, ...] = setting(
         (0.0,),
-        "Temperatures tried in turn when a window fails its thresholds. More than one can save a "
-        "looping window, but its answer then differs from call to call.",
+        "Temperatures tried in turn when a window fails its thresholds. Values above 0 can break a "
+        "repetition loop, but sample at random, so the same request may get different words.",
         minimum=0, maximum=1,
     )  # fmt: skip
     compression_ratio_threshold: float = setting(
@@ -244,7 +249,7 @@ class Config:
         minimum=0, maximum=1,
     )  # fmt: skip
     repetition_penalty: float = setting(
-        1.0, "Above 1 lowers the chance of tokens already said; 1.1 costs accuracy.",
+        1.0, "Above 1: lowers the probability of tokens already written; 1.1 costs accuracy.",
         minimum=0.1, maximum=10,
     )  # fmt: skip
     no_repeat_ngram_size: int = setting(
@@ -253,8 +258,9 @@ class Config:
     )  # fmt: skip
     prompt_step: int = setting(
         1,
-        "Prompts are cut to multiples of so many tokens (their oldest words go), so that more of "
-        "them share a call on a GPU; 1: not at all. 16 is measured below.",
+        "Cuts prompts to a multiple of this many tokens by dropping their oldest words, so that "
+        "more windows share a call on a GPU. 1: off. "
+        "[Measured](measurements.md#prompts-and-batches) for 16.",
         minimum=1, maximum=223,
     )  # fmt: skip
     condition_on_previous_text: bool = setting(
@@ -277,24 +283,24 @@ class Config:
 
     # --- the pool of one machine ---------------------------------------------------------------
     worker_id: int = setting(
-        1, "Which worker this is, from 1; set by Supervisor.", minimum=1, maximum=10_000
+        1, "The number of this worker, from 1; set by Supervisor.", minimum=1, maximum=10_000
     )
     workers: int = setting(3, "Worker processes on this machine.", minimum=1, maximum=1000)
     gpus: tuple[str, ...] = setting(
         (),
-        "GPUs to use, comma-separated indices or `MIG-…`/`GPU-…` identifiers, dealt to the "
-        "workers in turn; empty: all that are there.",
+        "GPUs to use: comma-separated indices or `MIG-…`/`GPU-…` identifiers, assigned to the "
+        "workers in turn. Empty: all.",
     )
     lb_port: int = setting(
         8083, "The service's one port (HAProxy), on every address.", minimum=1, maximum=65_535
     )
     supervise_haproxy: bool = setting(
-        True, "Run HAProxy beside the workers; `false`: the balancers have units of their own."
+        True, "Start HAProxy with the workers; `false`: the balancers run as units of their own."
     )
     worker_address: str = setting(
         "127.0.0.1",
-        "Address the workers listen on. Another than the loopback one is for balancers on other "
-        "hosts, and for a firewall that lets them alone reach it.",
+        "Address the workers listen on. Use another than the loopback address only for balancers "
+        "on other hosts, and behind a firewall that admits only them.",
     )
     worker_base_port: int = setting(
         8001, "Port of worker 1; the next ones follow.", minimum=1, maximum=65_535
@@ -305,37 +311,37 @@ class Config:
     )  # fmt: skip
     stats_address: str = setting(
         "127.0.0.1",
-        "Address of the stats page; another one opens it, and then asks for `STATS_PASSWORD`.",
+        "Address of the stats page; any other than a loopback address requires `STATS_PASSWORD`.",
     )
     stats_password: str = setting(
-        "", "The stats page's password, for the user `operator`; empty: none is asked for.",
+        "", "Password of the stats page, for the user `operator`; empty: no password.",
         secret=True,
     )  # fmt: skip
     tls_certificate: str = setting(
         "", "A PEM file with certificate and key, or a folder of them: the port speaks TLS and h2."
     )
     cors_origins: tuple[str, ...] = setting(
-        (), "Other sites whose pages may use the service from a browser, comma-separated, as "
-        "`https://meetings.example.com`; empty: none."
+        (), "Origins of other sites whose pages may call the service from a browser, "
+        "comma-separated, for example `https://meetings.example.com`; empty: none."
     )  # fmt: skip
     rate_limit_per_minute: int = setting(
-        0, "Transcription requests a minute of one key, or of one address without; beyond it 429. "
-        "0: no limit.", minimum=0, maximum=1_000_000,
+        0, "Transcription requests a minute for each key, or for each address without one; further "
+        "ones get 429. 0: no limit.", minimum=0, maximum=1_000_000,
     )  # fmt: skip
     run_dir: Path = setting(Path(".run"), "Sockets, pid files and rendered configuration.")
     log_level: str = setting(
-        "info", "How much is logged.", choices=("debug", "info", "warning", "error")
+        "info", "The lowest level that is logged.", choices=("debug", "info", "warning", "error")
     )
     log_format: str = setting(
         "auto",
-        "The workers' log: `json`, an object a line; `text`, for people; `auto`: text when "
-        "`make run` writes to a terminal.",
+        "Format of the workers' log: `json`, one object on each line; `text`, for people; `auto`: "
+        "text when `make run` writes to a terminal, else JSON.",
         choices=("auto", "json", "text"),
     )
     otel_exporter_otlp_endpoint: str = setting(
         "",
-        "Where traces of transcriptions are sent: a collector of OpenTelemetry (OTLP over HTTP), "
-        "such as `http://127.0.0.1:4318`; empty: nowhere.",
+        "The OpenTelemetry collector (OTLP over HTTP) that receives a trace of each transcription, "
+        "for example `http://127.0.0.1:4318`; empty: no traces.",
     )
 
     # Fields that the environment named, so that a default can be told from a choice.
@@ -594,8 +600,27 @@ KINDS: Mapping[str, str] = {
 }
 
 
+PAGE = """\
+# Settings
+
+Settings come from the environment or from a file `.env` in the project folder; the environment
+wins. A value that is not accepted stops the start with a sentence that names the setting and what
+it accepts. `make restart` does not read `.env` again: stop the service and `make run` it. On hosts
+that Ansible installs, settings are in the inventory ([Deployment](deployment.md#settings)).
+
+This page is written by `.venv/bin/python -m app.config > docs/settings.md`; a test compares the
+two.
+
+"""
+
+
+def page() -> str:
+    """Return docs/settings.md: an introduction and the table."""
+    return f"{PAGE}{table()}\n"
+
+
 def table() -> str:
-    """The README's table of settings, in Markdown."""
+    """Return the table of settings, in Markdown."""
     lines = ["| setting | default | meaning |", "|---|---|---|"]
     for each in settings():
         assert each.default is not MISSING
@@ -605,4 +630,4 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    print(table())
+    print(page(), end="")

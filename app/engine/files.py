@@ -97,7 +97,7 @@ def chosen(config: Config) -> Config:
         )
     say(
         f"No GPU and no MODEL_SIZE: running the small English model {BUNDLED_NAME}. For better "
-        "words or other languages set MODEL_SIZE, for example to small; the README has a table."
+        "words or other languages set MODEL_SIZE, for example to small; README.md lists models."
     )
     return replace(config, model_size=str(Path(places[0]) / "model"), model_name=BUNDLED_NAME)
 
