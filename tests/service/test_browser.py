@@ -326,7 +326,7 @@ class TestStatus:
             assert "server_busy" in answer(keyed, AUSTEN, "text")
             page.until("document.querySelector('#slots').textContent === '2'")
             assert page.text("#verdict") != "1 of 1 workers up."
-        page.until("document.querySelector('#refused').textContent.includes('busy')")
+        page.until("document.querySelector('#refused').textContent.includes('deadline')")
         page.until("document.querySelector('#verdict').textContent.includes('refused')")
 
     def test_balancer_that_does_not_answer_is_said(self, chromium, keyed):

@@ -224,7 +224,7 @@ def test_lost_nursery_is_a_503_and_the_next_upload_has_a_new_one():
 
 
 def test_nursery_that_hangs_is_a_503_and_is_replaced(monkeypatch):
-    monkeypatch.setattr("app.audio.sandbox.START_S", 1.0)
+    monkeypatch.setattr("app.audio.sandbox.START_S", 5.0)
     monkeypatch.setattr("app.audio.sandbox.STOP_S", 0.5)
     with sandbox() as harmed:
         sent(harmed, FLAC)
