@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from app.config import ROOT
 
-SUPPLY = ROOT / ".run" / "supply" / "bin" / "python"
 ANSIBLE = ROOT / "deploy" / "ansible"
-TOOL_S = 60
 # An installer's words, as a shell has them, as a list of arguments, or as a person is told them.
 PIP = re.compile(r"pip3?\W+(?:install|download)\b")
 NPM = re.compile(r"npm\W+(?:install|ci|i|add|exec)\b|\bnpx\W")
@@ -148,109 +144,22 @@ def test_ansible_is_one_version_and_uses_no_collection_but_its_own():
     assert not list(ANSIBLE.rglob("requirements.yml"))
 
 
-def tool(*arguments: object) -> str:
-    """What one of the supply tools prints."""
-    if not SUPPLY.exists():
-        pytest.skip("the tools are not installed; run deploy/setup.sh supply")
-    done = subprocess.run(
-        [SUPPLY, *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=TOOL_S, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+LOCKS = [name for name, text in TEXTS.items() if name.endswith(".txt") and "--hash=" in text]
 
 
-class TestSbom:
-    @pytest.fixture(scope="class")
-    @classmethod
-    def listed(cls, tmp_path_factory) -> dict[str, Any]:
-        path = tmp_path_factory.mktemp("sbom") / "sbom.json"
-        assert "packages in" in tool("deploy/sbom.py", path)
-        # CycloneDX's own schema, strict, with its formats.
-        script = (
-            "import sys; from cyclonedx.validation.json import JsonStrictValidator as Validator; "
-            "from cyclonedx.schema import SchemaVersion; "
-            "told = Validator(SchemaVersion.V1_6).validate_str(open(sys.argv[1]).read()); "
-            "print(told or 'valid')"
-        )
-        assert tool("-c", script, path) == "valid\n"
-        return dict(json.loads(path.read_text()))
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_has_hashes_and_is_in_step_with_its_input(name):
+    """Names only: which versions fit is for `make lock`, which asks the index."""
+    source = Path(name).with_suffix(".in")
+    packages = re.findall(r"^[a-z0-9].*(?:\n +.*)*", (ROOT / name).read_text(), re.M)
+    chosen = re.findall(r"^[a-z0-9][a-z0-9-]*", (ROOT / source).read_text(), re.M)
 
-    def test_lists_every_package_with_its_sums(self, listed):
-        pinned = {
-            (name, version): block
-            for path in ("requirements.txt", "deploy/requirements-cuda.txt",
-                         "deploy/requirements-model.txt", "deploy/requirements-haproxy.txt")
-            for block in re.split(r"\n(?=\S)", (ROOT / path).read_text())
-            for name, version in re.findall(r"^([a-z0-9-]+)==(\S+)", block)
-        }  # fmt: skip
-        found = {(one["name"], one["version"]): one for one in listed["components"]}
-
-        assert set(found) == set(pinned)
-        for key, one in found.items():
-            sums = set(re.findall(r"sha256:([0-9a-f]{64})", pinned[key]))
-            assert set(one["properties"][0]["value"].split(", ")) == sums, key
-
-    def test_says_what_brought_each(self, listed):
-        edges = {one["ref"]: one["dependsOn"] for one in listed["dependencies"]}
-        reached, waiting = set(), ["transcription-service"]
-        while waiting:
-            ref = waiting.pop()
-            if ref not in reached:
-                reached.add(ref)
-                waiting += edges[ref]
-
-        assert reached == {one["bom-ref"] for one in listed["components"]} | {
-            "transcription-service"
-        }
-        assert any("ctranslate2" in child for child in edges["transcription-service"])
-
-
-class TestAudit:
-    def test_without_a_database_it_says_so_and_ends_well(self, tmp_path):
-        """Neither a failure nor a silence that could be read as good news."""
-        unreachable = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-        if not SUPPLY.exists():
-            pytest.skip("the tools are not installed; run deploy/setup.sh supply")
-        told = subprocess.run(
-            [SUPPLY, "deploy/audit.py", "--seconds", "15", "deploy/requirements-haproxy.txt"],
-            cwd=ROOT, env=unreachable | {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
-            capture_output=True, text=True, timeout=TOOL_S, check=False,
-        )  # fmt: skip
-
-        assert told.returncode == 0, told.stderr
-        assert told.stdout == (
-            "deploy/requirements-haproxy.txt: not audited, the database of vulnerabilities could "
-            "not be asked.\n"
-        )
-
-    def test_what_is_known_is_listed(self):
-        script = """if True:
-            import json, sys
-            sys.path.insert(0, "deploy")
-            from audit import Report
-            print(Report.of(json.dumps({"dependencies": [
-                {"name": "safe", "version": "1.0", "vulns": []},
-                {"name": "own", "skip_reason": "not in the index"},
-                {"name": "bad", "version": "2.0", "vulns": [
-                    {"id": "PYSEC-1", "fix_versions": ["2.1"]},
-                    {"id": "PYSEC-2", "fix_versions": []}]},
-            ]})).sentence("a.txt"))
-        """
-        assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True) == (
-            "a.txt: 2 known vulnerabilities in 2 packages, 1 not in the database.\n"
-            "  bad 2.0: PYSEC-1, repaired in 2.1\n"
-            "  bad 2.0: PYSEC-2\n"
-        )
-
-    def test_every_file_of_requirements_is_asked_about(self):
-        script = (
-            "import sys; sys.path.insert(0, 'deploy'); import audit; "
-            "print(*audit.requirements(), sep='\\n')"
-        )
-        listed = subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True)
-
-        hashed = {
-            name for name, text in TEXTS.items() if re.search(r"--hash=sha256:[0-9a-f]", text)
-        }
-        assert {str(Path(one).relative_to(ROOT)) for one in listed.split()} == hashed
+    for package in packages:
+        assert re.match(r"[a-z0-9-]+(\[[a-z,]+\])?==\S+", package), package
+        assert "--hash=sha256:" in package, package
+    direct = [
+        re.split(r"[=[]", package)[0]
+        for package in packages
+        if re.search(rf" -r \S*{re.escape(source.name)}$", package, re.M)
+    ]
+    assert sorted(set(direct)) == sorted(chosen), "run make lock"
