@@ -26,12 +26,12 @@ from app.engine.encoder_window import (
     is_suspicious,
     longest_sequence,
 )
-from app.engine.gpu_memory import CONTEXT_TOKENS
 from app.engine.guard import NO_REPEATED_GROUP, Guard
 from app.engine.operations import Kind, Operation
 from app.engine.token_scores import WindowScores
 
 END_OF_TEXT = "<|endoftext|>"
+CONTEXT_TOKENS = 448  # prompt and text together
 
 
 @dataclass(eq=False, slots=True)
@@ -150,10 +150,11 @@ class SharedDevice:
         )
 
     def try_full_batch(self, features: np.ndarray, beams: int) -> int:
-        """Make calls as large as they may become, and return how large that is.
+        """Make the largest calls that may occur, and return how many windows have room in one.
 
-        The texts are as long as Whisper's context allows, so no later call takes more memory;
-        where it is too much, the device remembers a smaller batch.
+        This trial alone decides the batch size. The texts are as long as Whisper's context allows,
+        so no later call takes more memory. A call without room is halved, and the device keeps the
+        smaller batch. It does the same when several calls or workers exhaust the memory later.
 
         Args:
             features: of one window, float32, shape (n_mels, n_frames).

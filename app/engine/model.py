@@ -20,7 +20,7 @@ from app.engine.cancellation import Cancellation
 from app.engine.device import Device
 from app.engine.encoder_window import FULL_FRAMES
 from app.engine.files import ModelError, find_model, one_line
-from app.engine.gpu_memory import GpuMemory, Shape, windows_with_room
+from app.engine.gpu_memory import GpuMemory
 from app.engine.guard import Guard
 from app.engine.hardware import choose_device, gpu_count, preload_cublas
 from app.engine.operations import Kind
@@ -43,8 +43,9 @@ class Model:
 
     Args:
         config: which model, where, and the server's share of the decoding options.
-        max_batch: the most windows of one call; None: the settings' on a GPU, as far as its
-            memory goes, and one on a CPU, where windows side by side do more than in one call.
+        max_batch: the most windows of one call; None: the settings' on a GPU, until
+            `try_full_batch` finds that fewer have room, and one on a CPU, where windows side by
+            side do more than in one call.
 
     Raises:
         ModelError: it cannot be loaded; the message names the remedy.
@@ -76,7 +77,7 @@ class Model:
             ) from error
 
         self.gpu_memory = GpuMemory(config.worker_gpu) if self.device == "cuda" else None
-        max_batch = max_batch or self._max_batch(folder)
+        max_batch = max_batch or (config.max_batch_size if self.device == "cuda" else 1)
         # Of one recording: as many as fill the device, so that alone it is done soonest.
         self._parts_at_once = max(config.replicas, max_batch)
         self._shared = SharedDevice(
@@ -88,29 +89,6 @@ class Model:
             adaptive=config.encoder_window == "adaptive",
             guard=Guard.of(config),
         )
-
-    def _max_batch(self, folder: Path) -> int:
-        """The most windows of one call: the settings', or fewer where memory is short."""
-        if self.gpu_memory is None:
-            return 1
-        config = self._config
-        memory = self.gpu_memory.read()
-        if memory is None:
-            return config.max_batch_size
-        width = self._whisper.encode(self._silence()).shape[-1]
-        shape = Shape.of(folder, width, config.beam_size, config.compute_type)
-        workers = -(-config.workers // max(1, len(config.gpus)))
-        # There are slots for two batches, which streams may have on the device together.
-        batches = min(2, config.gpu_streams)
-        fits = windows_with_room(shape, memory.free, workers * batches)
-        if fits < config.max_batch_size:
-            logger.warning(
-                "%d MiB of GPU memory are free for %d workers with %d batches each: at most %d "
-                "windows of %d MiB in one call, instead of MAX_BATCH_SIZE=%d",
-                memory.free >> 20, workers, batches, fits, shape.window_bytes >> 20,
-                config.max_batch_size,
-            )  # fmt: skip
-        return min(fits, config.max_batch_size)
 
     def _silence(self) -> np.ndarray:
         """A window of features without sound, shape (n_mels, n_frames)."""
@@ -158,7 +136,7 @@ class Model:
             )
 
     def try_full_batch(self) -> int:
-        """Make the largest calls there may be; returns how many windows they hold.
+        """Find the batch size by making the largest calls that may occur; return it.
 
         Raises:
             ModelError: not even one window has room.

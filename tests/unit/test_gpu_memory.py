@@ -1,4 +1,4 @@
-"""A GPU's memory, as far as a machine without one can show: arithmetic, and a driver made up."""
+"""A GPU's memory, as far as a machine without one can show: with a made-up driver."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import pynvml
 import pytest
 
 from app import metrics
-from app.engine.gpu_memory import GpuMemory, Memory, Shape, windows_with_room
+from app.engine.gpu_memory import GpuMemory, Memory
 from app.engine.model import Model
 from app.engine.operations import Kind
-from tests.support import models
 
 GIB = 1 << 30
-TURBO = Shape(width=1280, layers=4, beams=5, number_bytes=2)
 
 
 @pytest.fixture
@@ -62,31 +60,6 @@ def test_metrics_show_it():
     (found,) = metrics.GPU_MEMORY_BYTES.collect()
     assert {sample.labels["is"]: sample.value for sample in found.samples} == {"used": 5, "free": 7}
     metrics.watch_gpu_memory(lambda: None)
-
-
-@pytest.mark.parametrize(
-    ("folder", "width", "layers"), [(models.tiny_en, 384, 4), (models.base, 512, 6)]
-)
-def test_shape_of_a_real_model(folder, width, layers):
-    shape = Shape.of(folder(), width, beams=5, compute_type="int8")
-
-    assert (shape.width, shape.layers, shape.number_bytes) == (width, layers, 4)
-    assert Shape.of(folder(), width, 5, "int8_float16").number_bytes == 2
-
-
-def test_small_decoders_are_told_by_their_word_times(tmp_path):
-    """large-v3 has 32 layers and large-v3-turbo, as wide, 4."""
-    for last, layers in ((25, 32), (3, 4)):
-        (tmp_path / "config.json").write_text(f'{{"alignment_heads": [[1, 0], [{last}, 9]]}}')
-        assert Shape.of(tmp_path, 1280, 5, "float16").layers == layers
-
-
-def test_windows_share_what_is_free():
-    assert windows_with_room(TURBO, 24 * GIB, calls=1) > 64
-    assert windows_with_room(TURBO, 24 * GIB, calls=2) == pytest.approx(
-        windows_with_room(TURBO, 24 * GIB, calls=1) / 2, abs=1
-    )
-    assert windows_with_room(TURBO, 0, calls=1) == 1
 
 
 def test_full_batches_are_tried(tiny_config):
