@@ -338,11 +338,6 @@ class Config:
         "text when `make run` writes to a terminal, else JSON.",
         choices=("auto", "json", "text"),
     )
-    otel_exporter_otlp_endpoint: str = setting(
-        "",
-        "The OpenTelemetry collector (OTLP over HTTP) that receives a trace of each transcription, "
-        "for example `http://127.0.0.1:4318`; empty: no traces.",
-    )
 
     # Fields that the environment named, so that a default can be told from a choice.
     given: frozenset[str] = frozenset()
@@ -382,10 +377,6 @@ class Config:
                 )
         if self.lb_port == self.stats_port:
             raise ConfigError(f"LB_PORT and STATS_PORT are both {self.lb_port}.")
-        if not re.fullmatch(r"(https?://[^/\s]+\S*)?", self.otel_exporter_otlp_endpoint):
-            raise ConfigError(
-                "OTEL_EXPORTER_OTLP_ENDPOINT is no address such as http://127.0.0.1:4318."
-            )
 
     @classmethod
     def from_env(

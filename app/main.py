@@ -61,13 +61,8 @@ def create_app(config: Config, engine: Engine) -> Application:
     Raises:
         ConfigError: the file of keys cannot be used.
     """
-    traces = None
-    if config.otel_exporter_otlp_endpoint:
-        from app.tracing import Traces  # memory that a worker without a collector need not have
-
-        traces = Traces(config)
     keys = Keys(Keyring(config, count_from_zero))
-    app = Application(middleware=[RequestId(traces), Bodies(), keys])
+    app = Application(middleware=[RequestId(), Bodies(), keys])
     app.engine = engine
     app.sandbox = Sandbox.of(config)
     watch = ClientWatch()

@@ -7,7 +7,7 @@ import logging
 import re
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import falcon
 
@@ -19,9 +19,6 @@ from app.api.spans import Spans
 from app.errors import KEY_IN_URL, WRONG_KEY, KeyInUrl, ServiceError, Unauthorized
 from app.keys import Keyring
 from app.slow_clients import SlowClients
-
-if TYPE_CHECKING:
-    from app.tracing import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +34,7 @@ QUIET_PATHS = ("/health", "/metrics")  # asked every second
 
 
 class RequestId:
-    """Gives every request an id, the client's own when it is sane, and every answer the same.
-
-    Args:
-        traces: where the stages of transcriptions go besides the log; None: nowhere.
-    """
-
-    def __init__(self, traces: Traces | None) -> None:
-        self._traces = traces
+    """Gives every request an id, the client's own when it is sane, and every answer the same."""
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         sent = req.get_header("X-Request-ID") or ""
@@ -59,15 +49,11 @@ class RequestId:
         spans: Spans = req.context.spans
         resp.set_headers(spans.headers())
         method, path = req.method, req.path
-        headers = {name.lower(): value for name, value in req.headers.items()}
 
         def ended() -> None:
             level = logging.DEBUG if path in QUIET_PATHS else logging.INFO
             fields = {"status": final_status(resp), **spans.fields()}
             logger.log(level, "%s %s", method, path, extra=log.with_fields(fields))
-            if self._traces and method == "POST" and resource is not None:
-                fields["request_id"] = log.request_id.get()
-                self._traces.ended(spans.stages(f"{method} {path}"), fields, headers)
             log.request_id.set("-")
 
         if isinstance(resp.stream, EventStream):

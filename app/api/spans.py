@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from app import log, metrics
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A stretch of a request; nanoseconds since 1970."""
-
-    name: str
-    began_ns: int
-    ended_ns: int
 
 
 class Spans:
@@ -22,9 +12,7 @@ class Spans:
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._began_ns = time.time_ns()
         self._seconds: dict[str, float] = {}
-        self._ended: dict[str, float] = {}
         self._subject: dict[str, str | int | float] = {}
 
     @property
@@ -35,7 +23,6 @@ class Spans:
     def note(self, stage: str, seconds: float) -> None:
         """A stage has ended."""
         self._seconds[stage] = seconds
-        self._ended[stage] = self.total_s
 
     def about(self, subject: log.Fields) -> None:
         """What the log line says of the request besides, such as its tier."""
@@ -57,20 +44,6 @@ class Spans:
             "Server-Timing": ", ".join(f"{name};dur={s * 1000:.1f}" for name, s in stages.items()),
             "OpenAI-Processing-Ms": f"{total_s * 1000:.0f}",
         }
-
-    def stages(self, whole: str) -> list[Stage]:
-        """The whole request under this name, then its stages, with their times."""
-
-        def at_ns(second: float) -> int:
-            return self._began_ns + int(second * 1e9)
-
-        return [
-            Stage(whole, self._began_ns, at_ns(self.total_s)),
-            *(
-                Stage(name, at_ns(ended - self._seconds[name]), at_ns(ended))
-                for name, ended in self._ended.items()
-            ),
-        ]
 
     def fields(self) -> log.Fields:
         """For the log line: seconds of audio, milliseconds of stages."""

@@ -118,6 +118,12 @@ def test_settings_page_is_generated_from_the_settings():
     assert page == config_module.page(), "run: python -m app.config > docs/settings.md"
 
 
+def test_a_setting_of_an_earlier_version_does_not_stop_the_start(tmp_path):
+    (tmp_path / ".env").write_text("OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318\n")
+
+    assert Config.from_env({}, tmp_path / ".env") == Config()
+
+
 def test_a_file_of_keys_asks_for_one():
     assert not Config().asks_for_key
     assert Config(api_token="first").asks_for_key
