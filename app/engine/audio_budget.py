@@ -57,11 +57,6 @@ class AudioBudget:
         """The budget the settings describe."""
         return cls(config.audio_budget_s, config.max_audio_duration_s, config.queue_timeout_s)
 
-    @property
-    def held_s(self) -> float:
-        """Seconds of audio that requests hold, or may hold."""
-        return self._held
-
     @contextmanager
     def reserve(self, head: bytes, size: int, cancellation: Cancellation) -> Iterator[Reservation]:
         """Hold room for an upload's audio for the length of the block.

@@ -12,7 +12,7 @@ from app import metrics
 from app.engine.admission import Tier
 from app.engine.operations import Kind, Operation
 from app.engine.schedule import is_deferred_turn, next_batch, next_turn
-from app.errors import ClientGone, EngineFailed
+from app.errors import ClientGone
 
 logger = logging.getLogger(__name__)
 
@@ -62,15 +62,10 @@ class Device:
         self._deferred_turn = float("-inf")  # from when on deferred work goes first
         self._realtime_served = float("-inf")  # when its last call ended
         self._failures = 0  # calls in a row in which the device failed
-        self._closed = False
-        self._threads = [
+        for number in range(threads):
             threading.Thread(
                 target=self._serve, args=(number,), name=f"device-{number}", daemon=True
-            )
-            for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+            ).start()
 
     def run(self, operation: Operation) -> Any:
         """Have the operation done and return its result; called on the request's thread.
@@ -84,20 +79,12 @@ class Device:
 
         Raises:
             ClientGone: its client left before its call was made.
-            EngineFailed: the device is closed.
             Exception: what the call raised.
         """
         with self._work:
-            if self._closed:
-                raise EngineFailed("The device is closed.")
             self._waiting += operations
             self._work.notify(len(operations))
         return [operation.wait() for operation in operations]
-
-    @property
-    def waiting(self) -> int:
-        """Operations that no call has taken yet."""
-        return len(self._waiting)
 
     def largest_batch(self, kind: Kind) -> int:
         """The most operations of one call, as memory allows."""
@@ -114,19 +101,9 @@ class Device:
             now = time.monotonic()
             return now - min(self._began.values(), default=now)
 
-    def close(self) -> None:
-        """End the threads; whoever still waits is told so."""
-        with self._work:
-            self._closed = True
-            abandoned, self._waiting = self._waiting, []
-            self._work.notify_all()
-        for operation in abandoned:
-            operation.fail(EngineFailed("The device is closed."))
-        for thread in self._threads:
-            thread.join()
-
     def _serve(self, number: int) -> None:
-        while batch := self._take(number):
+        while True:
+            batch = self._take(number)
             self._call(batch)
             with self._work:
                 now = time.monotonic()
@@ -141,7 +118,7 @@ class Device:
             metrics.DEVICE_CALL_SECONDS.labels(batch[0].kind.name.lower()).observe(seconds)
 
     def _take(self, number: int) -> list[Operation]:
-        """Wait for work and take the next batch; empty: the device is closed."""
+        """Wait for work and take the next batch."""
         with self._work:
             while True:
                 self._drop_cancelled()
@@ -150,7 +127,7 @@ class Device:
                 batch = next_batch(self._waiting, self._max_batch, turn, self._in_progress.values())
                 if batch and batch[0].tier is Tier.DEFERRED:
                     courtesy = self._realtime_served + COURTESY_S - now
-                    if courtesy > 0 and not turn and not self._closed:
+                    if courtesy > 0 and not turn:
                         self._work.wait(courtesy)
                         continue
                     self._deferred_turn = float("inf")  # until this call has ended
@@ -165,8 +142,6 @@ class Device:
                         self._in_progress[number] = batch[0].kind, batch[0].key
                         self._work.notify()  # what waited for the call before may go elsewhere
                     return batch
-                if self._closed:
-                    return []
                 self._work.wait()
 
     def _drop_cancelled(self) -> None:

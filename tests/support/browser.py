@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
@@ -145,8 +144,3 @@ class Browser:
         return int(
             self.run("const d = document.documentElement; return d.scrollWidth - d.clientWidth")
         )
-
-    def shoot(self, path: Path) -> None:
-        """Keep a picture of the whole page."""
-        picture = self.command("Page.captureScreenshot", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(picture["data"]))

@@ -63,7 +63,7 @@ class Doubler:
         first = self.ask(0)
         assert until(lambda: self.batches)
         asked = [self.ask(number, at=number) for number in numbers]
-        assert until(lambda: self.device.waiting == len(numbers))
+        assert until(lambda: len(self.device._waiting) == len(numbers))
         self.go.set()
         first.exception(LIMIT_S)
         return asked
@@ -80,7 +80,6 @@ def doubler():
     made = Doubler()
     yield made
     made.go.set()
-    made.device.close()
     made.requests.shutdown()
 
 
@@ -197,7 +196,7 @@ def test_cancelled_operation_takes_no_place_in_a_batch(doubler):
     first = doubler.ask(0)
     assert until(lambda: doubler.batches)
     left, stays = doubler.ask(1, gone), doubler.ask(2)
-    assert until(lambda: doubler.device.waiting == 2)
+    assert until(lambda: len(doubler.device._waiting) == 2)
 
     gone.cancel()
     doubler.go.set()
@@ -226,23 +225,6 @@ def test_call_that_hangs_is_seen(doubler):
     assert until(lambda: doubler.device.longest_call_s() == 0)
 
 
-def test_closed_device_leaves_nobody_waiting():
-    doubler = Doubler()
-    doubler.go.clear()
-    doubler.ask(0)
-    assert until(lambda: doubler.batches)
-    waiting = doubler.ask(1)
-    assert until(lambda: doubler.device.waiting == 1)
-
-    threading.Timer(0.2, doubler.go.set).start()
-    doubler.device.close()
-
-    with pytest.raises(EngineFailed):
-        waiting.result(LIMIT_S)
-    with pytest.raises(EngineFailed):
-        doubler.ask(2).result(LIMIT_S)
-
-
 def test_a_second_stream_takes_only_what_could_not_share():
     """While a call is in progress its like gather for the next; others need not wait for it."""
     streams = Doubler(threads=2, max_batch=4, gathering=True)
@@ -253,11 +235,10 @@ def test_a_second_stream_takes_only_what_could_not_share():
     other = streams.ask(7, key=1)
 
     assert until(lambda: streams.batches == [[0], [7]])
-    assert streams.device.waiting == 2
+    assert len(streams.device._waiting) == 2
     streams.go.set()
     assert results([first, *like, other]) == [0, 2, 4, 14]
     assert sorted(map(len, streams.batches)) == [1, 1, 2]
-    streams.device.close()
 
 
 def test_what_waits_for_a_call_is_seen_by_an_idle_stream():
@@ -266,7 +247,6 @@ def test_what_waits_for_a_call_is_seen_by_an_idle_stream():
     asked = [streams.ask(number, key=number % 3) for number in range(60)]
 
     assert results(asked) == [2 * number for number in range(60)]
-    streams.device.close()
 
 
 def test_deferred_work_lets_a_realtime_request_go_on(doubler, monkeypatch):
@@ -276,7 +256,7 @@ def test_deferred_work_lets_a_realtime_request_go_on(doubler, monkeypatch):
     first = doubler.ask(1)
     assert until(lambda: doubler.batches == [[1]])
     deferred = doubler.ask(9, at=time.monotonic(), tier=Tier.DEFERRED)
-    assert until(lambda: doubler.device.waiting == 1)
+    assert until(lambda: len(doubler.device._waiting) == 1)
     order = []
     first.add_done_callback(lambda done: order.append(doubler.ask(2, key=1)))
 
@@ -296,7 +276,6 @@ def test_replicas_call_side_by_side():
     assert until(lambda: len(doubler.batches) == 2)
     doubler.go.set()
     assert results(asked) == [0, 2, 4]
-    doubler.device.close()
 
 
 class TestWatch:
