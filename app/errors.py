@@ -2,16 +2,16 @@
 
 ServiceError
   + InvalidRequest 400      + Unauthorized 401          + NotFound 404       + MethodNotAllowed 405
-      + KeyInUrl            + FiguresNotPublic 403          + UnknownModel   + TooSlow 408
+      + KeyInUrl            + FiguresNotPublic 403          + UnknownModel   + RequestTimeout 408
       + InvalidHttp         + RateLimited 429           + TooLarge 413       + UnsupportedBody 415
   + EngineFailed 500                                        + HeadTooLarge
   + Unavailable 503, always with Retry-After
-      + Busy      + Draining      + NotReady      + NoRoom
+      + Busy      + Draining      + NotReady      + StorageFull
       + NoDecoder + DeviceFailed  + WorkerTimeout
-  + ClientGone              nobody is left to answer; counted, never seen
+  + ClientDisconnected              nobody is left to answer; counted, never seen
 
 The balancer's errors are these too: `python -m app.errors` writes their bodies to
-deploy/errors.lua and deploy/errors/, and a test compares the two.
+deploy/haproxy/errors.lua and deploy/haproxy/errors/, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class InvalidHttp(InvalidRequest):
     code = "bad_request"
 
 
-class TooSlow(ServiceError):
+class RequestTimeout(ServiceError):
     """A body that trickles in: its client would hold a slot for as long as it likes."""
 
     status = 408
@@ -197,7 +197,7 @@ class NotReady(Unavailable):
     reason = "not_ready"
 
 
-class NoRoom(Unavailable):
+class StorageFull(Unavailable):
     """The disk for large uploads is full."""
 
     code = "storage_full"
@@ -226,7 +226,7 @@ class WorkerTimeout(Unavailable):
     reason = "worker_timeout"
 
 
-class ClientGone(ServiceError):
+class ClientDisconnected(ServiceError):
     """The client closed its connection; its work is dropped. 499 as web servers log it."""
 
     status = 499
@@ -260,7 +260,7 @@ OF_THE_BALANCER: Mapping[str, ServiceError] = {
 # Where HAProxy itself gives a request up: `http-error` in deploy/haproxy.cfg.
 BY_STATUS: Mapping[int, ServiceError] = {
     400: InvalidHttp(NOT_HTTP),
-    408: TooSlow("The request did not arrive in time."),
+    408: RequestTimeout("The request did not arrive in time."),
     413: HeadTooLarge("The request is larger than this service accepts."),
     502: DeviceFailed("A worker failed while it handled this request. Send it again."),
     503: Unavailable("All workers are busy or down. Send the request again."),
@@ -269,7 +269,7 @@ BY_STATUS: Mapping[int, ServiceError] = {
 
 
 def balancers_files() -> dict[str, str]:
-    """The files of the balancer's errors: their names under deploy/, and what they hold."""
+    """The files of the balancer's errors: their names under deploy/haproxy/, and what they hold."""
     lines = [
         "-- Written by `python -m app.errors`: the errors that the balancer answers by itself."
     ]
@@ -288,7 +288,7 @@ def balancers_files() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    deploy = Path(__file__).resolve().parent.parent / "deploy"
-    (deploy / "errors").mkdir(exist_ok=True)
+    folder = Path(__file__).resolve().parent.parent / "deploy" / "haproxy"
+    (folder / "errors").mkdir(exist_ok=True)
     for name, text in balancers_files().items():
-        (deploy / name).write_text(text)
+        (folder / name).write_text(text)

@@ -8,15 +8,14 @@ import sys
 
 import falcon
 
-from app import log
-from app.api.caller import count_from_zero
 from app.api.disconnect import ClientWatch
 from app.api.health import Health, Metrics, Service
-from app.api.middleware import Bodies, Keys, RequestId
+from app.api.key_usage import count_from_zero
+from app.api.middleware import Keys, RequestBodyMiddleware, RequestContext
 from app.api.models import Models, OneModel
 from app.api.pages import Description, Page, Pages
 from app.api.transcriptions import Transcriptions
-from app.audio.sandbox import Sandbox
+from app.audio.sandbox.client import Sandbox
 from app.config import Config, ConfigError
 from app.engine.audio_budget import AudioBudget
 from app.engine.engine import Engine
@@ -31,8 +30,9 @@ from app.errors import (
     Unauthorized,
     Unavailable,
 )
-from app.keys import Keyring
-from app.starts import LastWords, Starts
+from app.keys.keyring import Keyring
+from app.observability import log
+from app.worker.starts import LastErrorHandler, Starts
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def create_app(config: Config, engine: Engine) -> Application:
         ConfigError: the file of keys cannot be used.
     """
     keys = Keys(Keyring(config, count_from_zero))
-    app = Application(middleware=[RequestId(), Bodies(), keys])
+    app = Application(middleware=[RequestContext(), RequestBodyMiddleware(), keys])
     app.engine = engine
     app.sandbox = Sandbox.of(config)
     watch = ClientWatch()
@@ -147,7 +147,7 @@ def get_app() -> Application:
             "no API_TOKEN, API_KEYS or API_KEYS_FILE: open to everyone who can reach the port"
         )
     starts = Starts.of(config)
-    logging.getLogger().addHandler(LastWords(starts, logging.ERROR))
+    logging.getLogger().addHandler(LastErrorHandler(starts, logging.ERROR))
     engine = Engine(config, give_up=end_process, on_ready=starts.ready)
     app = create_app(config, engine)
     app.sandbox.start()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 from typing import Protocol
 
-from app.errors import InvalidRequest, ServiceError, TooSlow
-from app.slow_clients import SlowClients
+from app.api.read_deadline import ReadDeadlines
+from app.errors import InvalidRequest, RequestTimeout, ServiceError
 
 PIECE_BYTES = 128 * 1024
 PIECE_S = 10.0  # for each piece: a slower client gives up its thread and its slot
@@ -29,7 +29,7 @@ class RequestBody:
     """
 
     def __init__(
-        self, stream: Stream, connection: socket.socket | None, slow_clients: SlowClients
+        self, stream: Stream, connection: socket.socket | None, slow_clients: ReadDeadlines
     ) -> None:
         self._stream = stream
         self._connection = connection
@@ -40,7 +40,7 @@ class RequestBody:
         """The next bytes, `size` of them unless the body ends; empty: it has ended.
 
         Raises:
-            TooSlow: they did not come in time.
+            RequestTimeout: they did not come in time.
             InvalidRequest: what came is no body: bad chunks, or an end before its time.
         """
         if self._failed:
@@ -51,7 +51,7 @@ class RequestBody:
             with self._slow_clients.within(self._connection, seconds) as reading:
                 piece = self._stream.read(size)
             if reading.late:
-                raise TooSlow("The request did not arrive in time.")
+                raise RequestTimeout("The request did not arrive in time.")
             return piece
         except ServiceError:
             self._failed = True
@@ -59,5 +59,5 @@ class RequestBody:
         except Exception:  # the server's parser has a class for each way to be malformed
             self._failed = True
             if self._connection is not None and reading.late:
-                raise TooSlow("The request did not arrive in time.") from None
+                raise RequestTimeout("The request did not arrive in time.") from None
             raise InvalidRequest(BROKEN) from None

@@ -15,7 +15,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from app.api.body import PIECE_BYTES
 from app.api.fields import SPEAKER_FIELDS, Field
 from app.audio.limits import Limits
-from app.errors import InvalidRequest, NoRoom, UnsupportedBody
+from app.errors import InvalidRequest, StorageFull, UnsupportedBody
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -72,7 +72,7 @@ class Form:
             UnsupportedBody: it is not multipart/form-data.
             InvalidRequest: it is broken, or has too many or too large fields.
             TooLarge: it is over the byte limit.
-            NoRoom: the disk is full.
+            StorageFull: the disk is full.
         """
         kind, parameters = parse_options_header(content_type)
         if kind != b"multipart/form-data":
@@ -99,7 +99,7 @@ class Form:
         """Add to the upload; nothing: what is buffered goes to the disk.
 
         Raises:
-            NoRoom: the disk is full.
+            StorageFull: the disk is full.
         """
         try:
             self.file.write(data)
@@ -107,7 +107,7 @@ class Form:
                 self.file.flush()
         except OSError as error:
             logger.error("an upload cannot be kept in %s: %s", tempfile.gettempdir(), error)
-            raise NoRoom("The service has no room for this upload now.") from None
+            raise StorageFull("The service has no room for this upload now.") from None
 
     def text(self, field: Field) -> str:
         """The field's last value, without surrounding space; empty where there is none."""

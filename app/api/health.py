@@ -9,11 +9,11 @@ import falcon
 import prometheus_client
 
 from app import __version__
+from app.api.headers import header_text
+from app.api.worker_stats import HEADER, figures
 from app.config import Config
 from app.engine.engine import Engine
 from app.errors import NOTHING_HERE, NotFound
-from app.figures import HEADER, figures
-from app.starts import header_text
 
 
 class Health:

@@ -11,14 +11,14 @@ from typing import Any
 
 import falcon
 
-from app import log
 from app.api.body import RequestBody
-from app.api.caller import Caller
-from app.api.events import EventStream
+from app.api.event_stream import EventStream
+from app.api.key_usage import KeyUsage
+from app.api.read_deadline import ReadDeadlines
 from app.api.spans import Spans
 from app.errors import KEY_IN_URL, WRONG_KEY, KeyInUrl, ServiceError, Unauthorized
-from app.keys import Keyring
-from app.slow_clients import SlowClients
+from app.keys.keyring import Keyring
+from app.observability import log
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ KEY_NAMES = re.compile(
 QUIET_PATHS = ("/health", "/metrics")  # asked every second
 
 
-class RequestId:
+class RequestContext:
     """Gives every request an id, the client's own when it is sane, and every answer the same."""
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -62,7 +62,7 @@ class RequestId:
             ended()
 
 
-class Bodies:
+class RequestBodyMiddleware:
     """Gives every request its body, and reads what is left of one that was refused before its end.
 
     A connection that is closed while its client still sends is reset, and the answer is lost on
@@ -70,7 +70,7 @@ class Bodies:
     """
 
     def __init__(self) -> None:
-        self._slow_clients = SlowClients()
+        self._slow_clients = ReadDeadlines()
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         connection = req.env.get("gunicorn.socket")
@@ -102,7 +102,7 @@ class Keys:
         self._keyring = keyring
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        req.context.caller = Caller()
+        req.context.caller = KeyUsage()
         # Not looked at, so that the answer says nothing of it: wrong or right, it is known to
         # every proxy on the way.
         if any(KEY_NAMES.fullmatch(name) for name in req.params):
@@ -120,12 +120,12 @@ class Keys:
         key = self._keyring.find(sent_key(req))
         if key is None:
             raise Unauthorized(WRONG_KEY)
-        req.context.caller = Caller(key)
+        req.context.caller = KeyUsage(key)
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool
     ) -> None:
-        caller: Caller = req.context.caller
+        caller: KeyUsage = req.context.caller
         if isinstance(resp.stream, EventStream):
             resp.stream.when_closed(lambda: caller.answered(final_status(resp)))
         else:

@@ -17,7 +17,7 @@ from app.engine.admission import Tier
 from app.engine.languages import language_code
 from app.engine.options import DecodeOptions, SpeechOptions, plain_text
 from app.errors import InvalidRequest
-from app.subtitles import BROADCAST, Layout
+from app.formats.subtitles import BROADCAST, Layout
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from app import log, metrics
+from app.observability import log, metrics
 
 
 class Spans:

@@ -9,24 +9,24 @@ from typing import BinaryIO
 
 import falcon
 
-from app import metrics
-from app.api.caller import Caller
 from app.api.disconnect import ClientWatch
-from app.api.events import EventStream
+from app.api.event_stream import EventStream
 from app.api.form import Form
+from app.api.headers import header_text
+from app.api.key_usage import KeyUsage
 from app.api.models import served_models
 from app.api.request import TranscriptionRequest, transcription_request
 from app.api.spans import Spans
 from app.audio.limits import SAMPLE_RATE, Limits
-from app.audio.sandbox import Sandbox
+from app.audio.sandbox.client import Sandbox
 from app.config import Config
 from app.engine.audio_budget import AudioBudget
 from app.engine.engine import Engine
 from app.engine.results import Segment, Transcript, run_to_end
-from app.errors import ClientGone, ServiceError, Unavailable, UnknownModel, UnsupportedBody
+from app.errors import ClientDisconnected, ServiceError, Unavailable, UnknownModel, UnsupportedBody
 from app.formats import EVENT_STREAM, FORMATS
+from app.observability import metrics
 from app.process import give_back_memory
-from app.starts import header_text
 
 # No proxy on the way may gather events (the second is nginx's own name for that).
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -61,7 +61,7 @@ class Transcriptions:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         spans: Spans = req.context.spans
-        caller: Caller = req.context.caller
+        caller: KeyUsage = req.context.caller
         resp.set_header("X-Model", header_text(self._config.name))
         with Form() as form:
             self._limits.check_bytes(req.content_length or 0)
@@ -89,7 +89,7 @@ class Transcriptions:
         request: TranscriptionRequest,
         connection: socket.socket | None,
         spans: Spans,
-        caller: Caller,
+        caller: KeyUsage,
     ) -> Generator[Segment, None, Transcript]:
         """The request's segments as they are decoded, then its transcript.
 
@@ -126,7 +126,7 @@ class Transcriptions:
             count_failure(error, tier)
             raise
         except GeneratorExit:  # between two events
-            count_failure(ClientGone("The client left its stream."), tier)
+            count_failure(ClientDisconnected("The client left its stream."), tier)
             raise
         metrics.ANSWERS.labels("200", tier).inc()
         metrics.AUDIO_SECONDS.labels(tier).inc(seconds)
@@ -159,5 +159,5 @@ def count_failure(error: ServiceError, tier: str) -> None:
     metrics.ANSWERS.labels(str(error.status), tier).inc()
     if isinstance(error, Unavailable):
         metrics.REFUSED.labels(error.reason, tier).inc()
-    if isinstance(error, ClientGone):
+    if isinstance(error, ClientDisconnected):
         metrics.CANCELLED.labels(tier).inc()

@@ -26,7 +26,7 @@ class Tier(Enum):
     DEFERRED = "deferred"
 
 
-class House(Enum):
+class ServiceState(Enum):
     """Whether slots are given out."""
 
     LOADING = "loading"  # requests wait: soon there will be slots
@@ -54,7 +54,7 @@ class Admission:
         self._slots = slots
         self._wait_s = wait_s
         self._lock = threading.Lock()
-        self._opened = House.LOADING
+        self._opened = ServiceState.LOADING
         self._draining = False
         self._reason = ""
         self._inside = 0
@@ -68,9 +68,9 @@ class Admission:
         return cls(config.slots, config.queue_timeout_s)
 
     @property
-    def house(self) -> House:
+    def house(self) -> ServiceState:
         """Whether slots are given out now."""
-        return House.DRAINING if self._draining else self._opened
+        return ServiceState.DRAINING if self._draining else self._opened
 
     @property
     def inside(self) -> int:
@@ -88,7 +88,7 @@ class Admission:
 
         Raises:
             Busy, Draining, NotReady: there is no slot for this request.
-            ClientGone: the client left while it waited.
+            ClientDisconnected: the client left while it waited.
         """
         began = time.monotonic()
         cancellation.check()
@@ -104,12 +104,12 @@ class Admission:
 
     def open(self) -> None:
         """The model is ready."""
-        self._decide(House.OPEN)
+        self._decide(ServiceState.OPEN)
 
     def fail(self, reason: str) -> None:
         """There will be no model: refuse the waiting and everyone after them."""
         self._reason = reason
-        self._decide(House.BROKEN)
+        self._decide(ServiceState.BROKEN)
 
     def drain(self, timeout_s: float) -> int:
         """Refuse newcomers and wait for those inside; returns how many are left."""
@@ -126,7 +126,7 @@ class Admission:
         """
         self._draining = True
 
-    def _decide(self, house: House) -> None:
+    def _decide(self, house: ServiceState) -> None:
         with self._lock:
             self._opened = house
             for waiting in self._waiting:
@@ -136,7 +136,7 @@ class Admission:
         """Return when it is known whether there will be a model, or when the time is up."""
         called = threading.Event()
         with self._lock:
-            if self.house is not House.LOADING:
+            if self.house is not ServiceState.LOADING:
                 return
             self._waiting.add(called)
         cancellation.wake(called.set)
@@ -148,7 +148,7 @@ class Admission:
 
     def _take(self, cancellation: Cancellation) -> None:
         """Take a slot, first come first served; the lock is held, but for the waiting."""
-        if self.house is not House.OPEN:
+        if self.house is not ServiceState.OPEN:
             raise self._refusal()
         if self._inside >= self._slots or self._queue:
             if len(self._queue) >= PLACES:
@@ -176,9 +176,9 @@ class Admission:
 
     def _refusal(self) -> Unavailable:
         match self.house:
-            case House.DRAINING:
+            case ServiceState.DRAINING:
                 return Draining("This worker is stopping. Send the request again.")
-            case House.LOADING:
+            case ServiceState.LOADING:
                 return NotReady("The model is still loading. Send the request again.")
             case _:
                 return NotReady(self._reason)

@@ -67,7 +67,7 @@ class AudioBudget:
 
         Raises:
             Busy: there was no room in time.
-            ClientGone: the client left while it waited.
+            ClientDisconnected: the client left while it waited.
         """
         least = LEAST_WAV_BYTES_PER_S if head.startswith(b"RIFF") else LEAST_BYTES_PER_S
         reservation = Reservation(self, min(size / least, self._longest_s, self._seconds))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from app.errors import ClientGone
+from app.errors import ClientDisconnected
 
 
 class Cancellation:
@@ -44,6 +44,6 @@ class Cancellation:
             callback()
 
     def check(self) -> None:
-        """Raise `ClientGone` when the client has left."""
+        """Raise `ClientDisconnected` when the client has left."""
         if self._cancelled:
-            raise ClientGone("The client closed the connection.")
+            raise ClientDisconnected("The client closed the connection.")

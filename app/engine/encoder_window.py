@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.engine.guard import compression_ratio
+from app.engine.hallucination_filter import compression_ratio
 
 FULL_FRAMES = 3000  # 30 s
 MARGIN_FRAMES = 200  # silence kept behind the sound

@@ -10,11 +10,10 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
-from app import metrics
 from app.config import Config
-from app.engine.admission import Admission, House, Tier
+from app.engine.admission import Admission, ServiceState, Tier
+from app.engine.batching.device import is_device_failure
 from app.engine.cancellation import Cancellation
-from app.engine.device import is_device_failure
 from app.engine.files import ModelError, one_line
 from app.engine.gpu_memory import Memory
 from app.engine.hardware import HardwareError
@@ -22,6 +21,7 @@ from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from app.engine.results import Segment, Transcript, run_to_end
 from app.errors import DeviceFailed, EngineFailed, NotReady, ServiceError
+from app.observability import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +81,13 @@ class Engine:
     def unready(self) -> str | None:
         """Why this worker could not transcribe now; None: it can."""
         match self._admission.house:
-            case House.LOADING:
+            case ServiceState.LOADING:
                 return "The model is loading."
-            case House.BROKEN:
+            case ServiceState.BROKEN:
                 return self._failure
-            case House.DRAINING:
+            case ServiceState.DRAINING:
                 return "The worker is stopping."
-            case House.OPEN:
+            case ServiceState.OPEN:
                 return self._doubt or None
 
     @property
@@ -148,7 +148,7 @@ class Engine:
 
         Raises:
             InvalidRequest: the model cannot do what the options ask.
-            ClientGone: the client left.
+            ClientDisconnected: the client left.
             DeviceFailed: the device failed; another worker's may not.
             EngineFailed: the library failed. The cause is in the log, both times.
         """

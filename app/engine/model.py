@@ -15,15 +15,16 @@ from app.audio.decode import decode
 from app.audio.limits import Limits
 from app.config import Config
 from app.engine.admission import Tier
-from app.engine.batching import SharedDevice, SharedModel
+from app.engine.batching.batched_model import BatchedModel
+from app.engine.batching.device import Device
+from app.engine.batching.operation import Kind
+from app.engine.batching.request_model import RequestModel
 from app.engine.cancellation import Cancellation
-from app.engine.device import Device
 from app.engine.encoder_window import FULL_FRAMES
 from app.engine.files import ModelError, find_model, one_line
 from app.engine.gpu_memory import GpuMemory
-from app.engine.guard import Guard
+from app.engine.hallucination_filter import HallucinationFilter
 from app.engine.hardware import choose_device, gpu_count, preload_cublas
-from app.engine.operations import Kind
 from app.engine.options import DecodeOptions
 from app.engine.results import Segment, Transcript, run_to_end
 from app.engine.transcription import Transcription
@@ -80,14 +81,14 @@ class Model:
         max_batch = max_batch or (config.max_batch_size if self.device == "cuda" else 1)
         # Of one recording: as many as fill the device, so that alone it is done soonest.
         self._parts_at_once = max(config.replicas, max_batch)
-        self._shared = SharedDevice(
+        self._shared = BatchedModel(
             self._whisper.model,
             self._whisper.hf_tokenizer,
             threads=self.replicas,
             max_batch=max_batch,
             gathering=max_batch > 1,
             adaptive=config.encoder_window == "adaptive",
-            guard=Guard.of(config),
+            guard=HallucinationFilter.of(config),
         )
 
     def _silence(self) -> np.ndarray:
@@ -194,7 +195,7 @@ class Model:
 
         Raises:
             InvalidRequest: this model cannot do what the options ask.
-            ClientGone: nobody waits for the answer.
+            ClientDisconnected: nobody waits for the answer.
         """
         self.check(options)
         if not self.translates:  # the fallback, since it has passed the check
@@ -224,5 +225,5 @@ class Model:
     ) -> faster_whisper.WhisperModel:
         """faster-whisper as one request's own: its calls share the device with the others'."""
         whisper = copy.copy(self._whisper)
-        whisper.model = SharedModel(self._shared, tier, cancellation, scoring)
+        whisper.model = RequestModel(self._shared, tier, cancellation, scoring)
         return whisper

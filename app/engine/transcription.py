@@ -17,7 +17,7 @@ from faster_whisper.transcribe import restore_speech_timestamps
 
 from app.audio.limits import SAMPLE_RATE
 from app.config import Config
-from app.engine.batching import END_OF_TEXT, special
+from app.engine.batching.batched_model import END_OF_TEXT, special
 from app.engine.cancellation import Cancellation
 from app.engine.options import DecodeOptions
 from app.engine.results import Segment, Transcript, Word
@@ -83,7 +83,7 @@ class Transcription:
         first = self._begin(found[0], options)
         collected: list[Segment] = []
         with closing(self._found(found, first)) as drawn:
-            for segment in held_to_order(drawn, duration, self._cancellation):
+            for segment in clamp_timestamps(drawn, duration, self._cancellation):
                 collected.append(segment)
                 yield segment
         return Transcript(
@@ -163,7 +163,7 @@ class Transcription:
         A part whose text fails Whisper's own thresholds, most of all a loop of a few words, is
         decoded again in two halves: the same model seldom fails in the same way twice.
         """
-        segments = list(walk(begun.segments, part.seconds))
+        segments = list(drop_trailing_padding(begun.segments, part.seconds))
         if any(map(self._failed, segments)) and (halves := part.halves()):
             return [
                 segment
@@ -174,7 +174,7 @@ class Transcription:
         whole = list(placed(segments, part))
         for missing in passed_over:
             again = self._begin(missing, options)
-            whole += placed(walk(again.segments, missing.seconds), missing)
+            whole += placed(drop_trailing_padding(again.segments, missing.seconds), missing)
         return sorted(whole, key=lambda segment: float(segment.start))
 
     def _failed(self, segment: Any) -> bool:
@@ -270,7 +270,7 @@ def placed(segments: Iterable[Any], part: Part) -> Iterator[Any]:
         yield segment
 
 
-def walk(segments: Iterable[Any], seconds: float) -> Iterator[Any]:
+def drop_trailing_padding(segments: Iterable[Any], seconds: float) -> Iterator[Any]:
     """A part's segments, but for a last window that holds only the padding behind the speech.
 
     In a window of a tenth of a second Whisper hears loops of words that nobody said.
@@ -291,7 +291,7 @@ def gaps(segments: Sequence[Any], seconds: float) -> Iterator[tuple[float, float
         at = max(at, end)
 
 
-def held_to_order(
+def clamp_timestamps(
     segments: Iterable[Any], duration: float, cancellation: Cancellation
 ) -> Iterator[Segment]:
     """faster-whisper's segments as ours; each draw may decode a window.

@@ -16,7 +16,7 @@ from supervisor.options import ProcessConfig, ServerOptions
 
 from app.api.middleware import KEY_NAMES
 from app.config import ROOT, Config, settings
-from app.pool import (
+from app.pool.pool import (
     BALANCER_CONF,
     SUPERVISOR_CONF,
     Pool,
@@ -119,7 +119,7 @@ def misread(tmp_path, monkeypatch):
     folder.mkdir()
     for name in ("app", "deploy"):
         (folder / name).symlink_to(ROOT / name)
-    monkeypatch.setattr("app.pool.ROOT", folder)
+    monkeypatch.setattr("app.pool.pool.ROOT", folder)
     return folder
 
 
@@ -147,7 +147,7 @@ def test_pool_in_a_folder_of_any_name(misread, monkeypatch):
     )
     assert worker.directory == haproxy.directory == str(misread)
     assert arguments(worker) == [
-        "-m", "gunicorn", "-c", "python:app.gunicorn_conf", "app.main:get_app()"
+        "-m", "gunicorn", "-c", "python:app.worker.gunicorn_conf", "app.main:get_app()"
     ]  # fmt: skip
     assert arguments(haproxy) == ["-W", "-db", "-f", ".run/haproxy.cfg"]
 

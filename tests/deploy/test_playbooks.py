@@ -13,7 +13,7 @@ import jinja2
 import pytest
 
 from app.config import ROOT
-from app.keys import balancer_map, digest, read
+from app.keys.keyring import balancer_map, digest, read
 
 ANSIBLE = ROOT / "deploy" / "ansible"
 PLAYBOOKS = sorted(path.name for path in ANSIBLE.glob("*.yml"))

@@ -38,7 +38,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Entry]:
 
 def test_files_are_those_that_the_error_tree_writes():
     for name, text in balancers_files().items():
-        assert (ROOT / "deploy" / name).read_text() == text, "run python -m app.errors"
+        assert (ROOT / "deploy" / "haproxy" / name).read_text() == text, "run python -m app.errors"
 
 
 def post(port: int, path: str, size: int, method: str = "POST") -> tuple[int, str | None, dict]:

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app import keys
 from app.config import ROOT
+from app.keys.keyring import new_key
 from tests.support.client import TRANSCRIPTIONS
 from tests.support.entry import Entry
 from tests.support.environment import bare_environment
@@ -28,7 +28,7 @@ WINDOW = b"RIFF" + bytes(64_000)
 @pytest.fixture(scope="module")
 def secrets() -> dict[str, str]:
     names = ("metered", "narrow", "open", "gone", "token")
-    return {name: keys.new_key() for name in names}
+    return {name: new_key() for name in names}
 
 
 @pytest.fixture(scope="module")

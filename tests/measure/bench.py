@@ -46,13 +46,13 @@ import httpx
 import matplotlib
 import numpy as np
 
-from app import metrics
 from app.audio.decode import decode
-from app.audio.sandbox import Sandbox
+from app.audio.sandbox.client import Sandbox
 from app.config import ROOT, Config
 from app.engine.cancellation import Cancellation
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
+from app.observability import metrics
 from tests.support import models
 from tests.support import plain as plain_whisper
 from tests.support.client import TRANSCRIPTIONS

@@ -5,9 +5,9 @@
 A bot sends pieces of running speech, cut anywhere, with what was said before as the prompt. Then
 the model often puts its last time stamp a little before the end of the sound, and faster-whisper
 decodes what is left as a window of its own, which holds no word and costs as much as any other.
-Shown with and without the guards against that (app/engine/guard.py), and with the adaptive encoder
-window: windows encoded, processor seconds, and errors of words against the words that ended before
-the cut. A right word that was dropped would show as `deleted`.
+Shown with and without the filter against that (app/engine/hallucination_filter.py), and with the
+adaptive encoder window: windows encoded, processor seconds, and errors of words against the words
+that ended before the cut. A right word that was dropped would show as `deleted`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import jiwer
 import numpy as np
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from app import metrics
 from app.config import Config
 from app.engine.cancellation import Cancellation
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
+from app.observability import metrics
 from tests.support import models
 from tests.support.recordings import SAMPLE_RATE, utterances
 

@@ -28,7 +28,7 @@ from typing import Any
 import httpx
 
 from app.config import ROOT
-from app.pool import find_haproxy
+from app.pool.pool import find_haproxy
 from tests.support.environment import bare_environment
 from tests.support.ports import ports
 from tests.support.waiting import until

@@ -8,7 +8,7 @@
     fields    values of every field -> the request (app/api/request.py)
     wav       headers of WAV files -> the direct path (app/audio/wav.py)
     headers   methods, paths and headers -> the whole application, without a model
-    media     every file of tests/data, damaged -> decoders (app/audio/sandbox.py)
+    media     every file of tests/data, damaged -> decoders (app/audio/sandbox/client.py)
     bytes     sound with 1 to 200 damaged bytes -> no less than `ffmpeg` decodes, where that is
               installed; a file of which it decodes nine tenths must not be refused
     http      damaged heads, bodies and files -> a real worker over its socket
@@ -46,18 +46,18 @@ from wsgiref.util import setup_testing_defaults
 
 import numpy as np
 
-from app import metrics
 from app.api.fields import FIELDS
 from app.api.form import MAX_FIELD_BYTES, MAX_PARTS, Form
 from app.api.request import transcription_request
 from app.audio.decode import decode
 from app.audio.limits import Limits
-from app.audio.sandbox import Sandbox
+from app.audio.sandbox.client import Sandbox
 from app.audio.wav import read_plain_wav
 from app.config import ROOT, Config
 from app.engine.cancellation import Cancellation
 from app.errors import ServiceError
 from app.main import create_app
+from app.observability import metrics
 from tests.support.client import TRANSCRIPTIONS, form
 from tests.support.fakes import held_engine
 from tests.support.processes import resident
@@ -202,7 +202,12 @@ VALUES = (
     '{"type": "server_vad", "\\ud800": "\\ud800"}',
     '{"type": "server_vad", "threshold": "\\udfff"}',
 )  # fmt: skip
-NAMES = tuple(name for one in FIELDS if one.kind != "file" for name in one.names)
+NAMES = tuple(
+    name
+    for field in FIELDS
+    if field.kind != "file"
+    for name in dict.fromkeys((field.name, field.name.removesuffix("[]")))
+)
 
 
 def fields(dice: random.Random) -> tuple[bytes, Callable[[], str]]:

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from faster_whisper.audio import pad_or_trim
 
-from app import metrics
 from app.audio.limits import SAMPLE_RATE
 from app.engine.admission import Tier
-from app.engine.batching import max_length, special
+from app.engine.batching.batched_model import special
+from app.engine.batching.request_model import max_length
 from app.engine.cancellation import Cancellation
 from app.engine.encoder_window import FULL_FRAMES, encoder_frames, is_suspicious
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
+from app.observability import metrics
 from tests.support.recordings import recording
 from tests.support.text import SENTENCE, words
 

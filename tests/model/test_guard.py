@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from app import metrics
 from app.engine.cancellation import Cancellation
-from app.engine.guard import Guard
+from app.engine.hallucination_filter import HallucinationFilter
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
+from app.observability import metrics
 from tests.support.recordings import recording, without_speech
 from tests.support.text import SENTENCE, words
 
-GUARD = Guard(min_window_ms=100, max_tokens_per_s=12, max_compression_ratio=2.4)
+GUARD = HallucinationFilter(min_window_ms=100, max_tokens_per_s=12, max_compression_ratio=2.4)
 LOOP = "Thank you. " * 40
 
 
@@ -44,15 +44,15 @@ def test_a_loop_repeats_itself_for_longer_than_the_sound(text, tokens, sound_s, 
     ],
 )
 def test_an_echo_stands_in_the_prompt(text, echo):
-    guard = Guard(min_echo_letters=12)
+    guard = HallucinationFilter(min_echo_letters=12)
 
     assert guard.is_echo(text, "So, as I said, the quarterly figures are good.") is echo
 
 
 def test_zero_believes_everything():
-    assert not Guard().is_echo("the figures", "the figures")
-    assert not Guard().is_loop(LOOP, 120, 10)
-    assert not Guard().too_short(1)
+    assert not HallucinationFilter().is_echo("the figures", "the figures")
+    assert not HallucinationFilter().is_loop(LOOP, 120, 10)
+    assert not HallucinationFilter().too_short(1)
 
 
 @pytest.mark.parametrize(("shortest_ms", "decoded"), [(100, 0), (0, 1)])
@@ -84,7 +84,7 @@ def test_sound_that_may_hold_a_word_is_decoded(tiny_config):
 
 def test_a_loop_is_decoded_again_and_then_left_out(tiny_config, monkeypatch):
     """Every text is one here, so that the way is gone to its end."""
-    monkeypatch.setattr(Guard, "is_loop", lambda *_: True)
+    monkeypatch.setattr(HallucinationFilter, "is_loop", lambda *_: True)
     model = Model(tiny_config)
     looped = metrics.WINDOWS_LOOPED._value.get()
     encoded = metrics.WINDOWS_ENCODED._value.get()
@@ -100,7 +100,7 @@ def test_a_loop_is_decoded_again_and_then_left_out(tiny_config, monkeypatch):
 
 def test_a_loop_that_ends_when_decoded_again_is_kept(tiny_config, monkeypatch):
     answers = iter((True, False))
-    monkeypatch.setattr(Guard, "is_loop", lambda *_: next(answers))
+    monkeypatch.setattr(HallucinationFilter, "is_loop", lambda *_: next(answers))
     model = Model(tiny_config)
 
     found = model.transcribe(

@@ -26,7 +26,7 @@ from app.engine.hardware import HardwareError, choose_device
 from app.engine.model import Model
 from app.engine.options import DecodeOptions, SpeechOptions, plain_text
 from app.engine.transcription import length_in_steps
-from app.errors import ClientGone, InvalidRequest
+from app.errors import ClientDisconnected, InvalidRequest
 from tests.support import models
 from tests.support import plain as plain_whisper
 from tests.support.environment import bare_environment
@@ -162,7 +162,7 @@ def test_cancelled_request_is_not_decoded_further(tiny_engine):
     cancellation = Cancellation()
     cancellation.cancel()
 
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnected):
         tiny_engine.transcribe(
             recording("austen_0890.wav").waveform(), DecodeOptions(), cancellation
         )

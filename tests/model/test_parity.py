@@ -10,13 +10,13 @@ from dataclasses import replace
 import faster_whisper
 import pytest
 
-from app import metrics
 from app.config import Config
 from app.engine.admission import Tier
 from app.engine.cancellation import Cancellation
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from app.engine.results import Transcript
+from app.observability import metrics
 from tests.support import models
 from tests.support.plain import transcribe
 from tests.support.recordings import Recording, long_recording, recording, recordings

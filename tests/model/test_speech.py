@@ -26,8 +26,8 @@ from app.engine.speech import (
     parts,
     pieces,
 )
-from app.engine.transcription import Transcription, gaps, walk
-from app.errors import ClientGone
+from app.engine.transcription import Transcription, drop_trailing_padding, gaps
+from app.errors import ClientDisconnected
 from tests.support.recordings import LongRecording, long_recording, recording
 
 SECOND = SAMPLE_RATE
@@ -216,8 +216,8 @@ class TestWhatTheModelPassedOver:
     def test_a_window_of_padding_alone_is_not_drawn(self):
         said = [Said(0, 28.0), Said(28.0, 28.2, seek=2800)]
 
-        assert list(walk(said, 28.2)) == said[:1]
-        assert list(walk(said, 29.0)) == said
+        assert list(drop_trailing_padding(said, 28.2)) == said[:1]
+        assert list(drop_trailing_padding(said, 29.0)) == said
 
     def test_it_is_decoded_by_itself(self, tiny_config, long):
         """A model that answers only for what comes after its first ten seconds."""
@@ -314,7 +314,7 @@ class TestLongRecordings:
         cancellation = Cancellation()
         threading.Timer(0.5, cancellation.cancel).start()
 
-        with pytest.raises(ClientGone):
+        with pytest.raises(ClientDisconnected):
             tiny_engine.transcribe(long.samples, DecodeOptions(), cancellation)
 
         left = [one for one in threading.enumerate() if one.name.startswith("part")]

@@ -9,7 +9,7 @@ import pytest
 
 from app.engine.results import Segment, Transcript, Word
 from app.formats import FORMATS
-from app.subtitles import GAP_S, LONGEST_S, Cue, Layout, cues, width
+from app.formats.subtitles import GAP_S, LONGEST_S, Cue, Layout, cues, width
 from tests.support.client import Client, assert_error
 from tests.support.recordings import long_recording, recording, wav
 

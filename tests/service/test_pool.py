@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from app.pool import children
-from app.rollout import Balancer, RolloutError
+from app.pool.pool import children
+from app.pool.rollout import Balancer, RolloutError
 from tests.support.steady import Load
 from tests.support.victim import CALL_LIMIT_S, LARGE, WINDOW, leavers, wedge, worker_id
 from tests.support.waiting import LIMIT_S, until

@@ -195,7 +195,7 @@ def test_memory_of_a_worker_is_closed_to_others():
     told = subprocess.run(
         [sys.executable, "-c",
          "import ctypes; from queue import SimpleQueue; from types import SimpleNamespace; "
-         "from app.gunicorn_conf import post_fork; "
+         "from app.worker.gunicorn_conf import post_fork; "
          "post_fork(SimpleNamespace(SIG_QUEUE=SimpleQueue()), None); "
          "PR_GET_DUMPABLE = 3; print(ctypes.CDLL(None).prctl(PR_GET_DUMPABLE))"],
         cwd=ROOT, capture_output=True, text=True, check=True,

@@ -16,7 +16,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.config import ROOT, Config
-from app.pool import Pool
+from app.pool.pool import Pool
 from tests.support.client import TRANSCRIPTIONS
 from tests.support.http import HTTP
 from tests.support.ports import ports

@@ -9,8 +9,8 @@ import numpy as np
 
 from app.config import Config
 from app.engine.admission import Tier
+from app.engine.batching.device import Device
 from app.engine.cancellation import Cancellation
-from app.engine.device import Device
 from app.engine.engine import Engine
 from app.engine.options import DecodeOptions
 from app.engine.results import Segment, Transcript

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from app.keys import digest
+from app.keys.keyring import digest
 
 
 def entry(*secrets: str, **members: object) -> dict[str, object]:

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from app.api.worker_stats import HEADER
 from app.errors import NOTHING_HERE, NotFound, ServiceError
-from app.figures import HEADER
 from tests.support.client import TRANSCRIPTIONS
 
 TEXT = "Go forward ten meters."

@@ -12,8 +12,8 @@ import httpx
 import numpy as np
 
 from app.config import ROOT
-from app.pool import children
-from app.rollout import Balancer
+from app.pool.pool import children
+from app.pool.rollout import Balancer
 from tests.support.environment import bare_environment
 from tests.support.http import HTTP
 from tests.support.recordings import recording, wav
@@ -85,7 +85,7 @@ class Victim:
 
 def is_worker(pid: int) -> bool:
     try:
-        return b"app.gunicorn_conf" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"app.worker.gunicorn_conf" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import httpx
 
 from app.config import ROOT
-from app.pool import children
+from app.pool.pool import children
 from tests.support import models
 from tests.support.client import TRANSCRIPTIONS, form
 from tests.support.environment import bare_environment
@@ -33,7 +33,7 @@ class Worker:
         self.port = int(own["WORKER_BASE_PORT"])
         model = {"MODEL_SIZE": str(models.tiny_en()), "MODEL_NAME": "tiny.en", "WORKERS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", "python:app.gunicorn_conf",
+            [sys.executable, "-m", "gunicorn", "-c", "python:app.worker.gunicorn_conf",
              "app.main:get_app()"],
             cwd=ROOT, env=bare_environment() | own | model | settings,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

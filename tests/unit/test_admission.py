@@ -10,7 +10,7 @@ import pytest
 
 from app.engine.admission import PLACES, Admission
 from app.engine.cancellation import Cancellation
-from app.errors import Busy, ClientGone, Draining, NotReady
+from app.errors import Busy, ClientDisconnected, Draining, NotReady
 from tests.support.fakes import LIMIT_S
 from tests.support.waiting import until
 
@@ -105,7 +105,7 @@ def test_client_that_leaves_waits_for_no_slot():
     waiting.cancellation.cancel()
 
     waiting.join(LIMIT_S)
-    assert isinstance(waiting.failure, ClientGone)
+    assert isinstance(waiting.failure, ClientDisconnected)
     assert (house.inside, house.waiting) == (1, 0)
     inside.leave()
 
@@ -154,7 +154,7 @@ def test_client_that_leaves_while_it_waits_gives_up_its_place():
     waiting.cancellation.cancel()
 
     waiting.join(LIMIT_S)
-    assert isinstance(waiting.failure, ClientGone)
+    assert isinstance(waiting.failure, ClientDisconnected)
     assert at_rest(house)
 
 
@@ -162,7 +162,7 @@ def test_client_that_has_left_gets_no_slot():
     house, gone = admission(), Cancellation()
     gone.cancel()
 
-    with pytest.raises(ClientGone), house.slot(gone):
+    with pytest.raises(ClientDisconnected), house.slot(gone):
         pass
     assert at_rest(house)
 
@@ -203,7 +203,7 @@ def test_nothing_leaks_whatever_happens():
                 time.sleep(dice.random() / 500)
                 if number % 7 == 0:
                     raise RuntimeError("on purpose")
-        except (Busy, ClientGone, RuntimeError):
+        except (Busy, ClientDisconnected, RuntimeError):
             pass
 
     threads = [threading.Thread(target=visit, args=(number,)) for number in range(200)]

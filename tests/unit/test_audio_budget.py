@@ -10,7 +10,7 @@ import pytest
 from app.config import Config
 from app.engine.audio_budget import LEAST_BYTES_PER_S, LEAST_WAV_BYTES_PER_S, AudioBudget
 from app.engine.cancellation import Cancellation
-from app.errors import Busy, ClientGone
+from app.errors import Busy, ClientDisconnected
 from tests.support.recordings import DATA, recordings
 from tests.support.waiting import LIMIT_S, until
 
@@ -87,7 +87,7 @@ def test_client_that_leaves_waits_no_longer():
 
     with room.reserve(b"OggS", 1 << 30, Cancellation()):
         threading.Timer(0.1, gone.cancel).start()
-        with pytest.raises(ClientGone), room.reserve(b"OggS", 10, gone):
+        with pytest.raises(ClientDisconnected), room.reserve(b"OggS", 10, gone):
             pass
     assert room._held == 0
 

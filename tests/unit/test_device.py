@@ -10,15 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from app import metrics
 from app.config import Config
 from app.engine.admission import Tier
+from app.engine.batching.device import Device
+from app.engine.batching.operation import Kind, Operation
 from app.engine.cancellation import Cancellation
-from app.engine.device import Device
 from app.engine.engine import Engine
-from app.engine.operations import Kind, Operation
 from app.engine.options import DecodeOptions
-from app.errors import ClientGone, DeviceFailed, EngineFailed, NotReady
+from app.errors import ClientDisconnected, DeviceFailed, EngineFailed, NotReady
+from app.observability import metrics
 from tests.support.fakes import LIMIT_S, held_engine
 from tests.support.waiting import until
 
@@ -72,7 +72,7 @@ class Doubler:
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """What has no room is tried again without a pause."""
-    monkeypatch.setattr("app.engine.device.ROOM_AFTER_S", (0, 0))
+    monkeypatch.setattr("app.engine.batching.device.ROOM_AFTER_S", (0, 0))
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_memory_too_small_for_one_is_an_error(doubler, quick):
 
 def test_memory_in_pieces_is_tried_again(doubler, monkeypatch):
     """Free as a whole and without a place for one window, until another call has ended."""
-    monkeypatch.setattr("app.engine.device.ROOM_AFTER_S", (0.2, 10.0))
+    monkeypatch.setattr("app.engine.batching.device.ROOM_AFTER_S", (0.2, 10.0))
     before = metrics.OUT_OF_MEMORY._value.get()
     doubler.memory = 0
     asked = doubler.ask(21)
@@ -202,7 +202,7 @@ def test_cancelled_operation_takes_no_place_in_a_batch(doubler):
     doubler.go.set()
 
     assert results([first, stays]) == [0, 4]
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnected):
         left.result(LIMIT_S)
     assert doubler.batches == [[0], [2]]
     assert metrics.DROPPED_OPERATIONS._value.get() == before + 1
@@ -251,7 +251,7 @@ def test_what_waits_for_a_call_is_seen_by_an_idle_stream():
 
 def test_deferred_work_lets_a_realtime_request_go_on(doubler, monkeypatch):
     """Between two calls of a realtime request no deferred call slips in."""
-    monkeypatch.setattr("app.engine.device.COURTESY_S", 1)
+    monkeypatch.setattr("app.engine.batching.device.COURTESY_S", 1)
     doubler.go.clear()
     first = doubler.ask(1)
     assert until(lambda: doubler.batches == [[1]])

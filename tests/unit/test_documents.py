@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
 
-from app import errors, metrics
+from app import errors
 from app.config import ROOT, settings
+from app.observability import metrics
 
 README = ROOT / "README.md"
 PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
@@ -111,7 +112,7 @@ def test_operations_lists_every_metric_of_the_workers():
     assert described
     assert set(described) <= listed
     others = listed - set(described)
-    balancer = (ROOT / "deploy" / "status.lua").read_text()
+    balancer = (ROOT / "deploy" / "haproxy" / "status.lua").read_text()
     assert all(name in balancer for name in others), others
 
 
@@ -124,7 +125,7 @@ def test_operations_lists_every_alert():
 
 
 def test_operations_lists_every_reason_of_a_refusal():
-    lua = (ROOT / "deploy" / "refusals.lua").read_text()
+    lua = (ROOT / "deploy" / "haproxy" / "refusals.lua").read_text()
     reasons = re.search(r"REASONS = \{(.*?)\}", lua, re.S)
     assert reasons
 
@@ -143,7 +144,10 @@ def test_api_lists_every_error_code():
     def below(kind: type[errors.ServiceError]) -> set[type[errors.ServiceError]]:
         return {kind}.union(*map(below, kind.__subclasses__()))
 
-    codes = {kind.code for kind in below(errors.ServiceError)} - {None, errors.ClientGone.code}
+    codes = {kind.code for kind in below(errors.ServiceError)} - {
+        None,
+        errors.ClientDisconnected.code,
+    }
 
     assert codes <= table_names("docs/api.md", r"\w+")
 

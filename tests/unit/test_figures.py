@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from app import metrics
+from app.api.worker_stats import HEADER, figures
 from app.config import Config
 from app.engine.gpu_memory import Memory
-from app.figures import HEADER, figures
+from app.observability import metrics
 from tests.support.client import Client
 from tests.support.fakes import held_engine
 

@@ -15,7 +15,7 @@ from app.api.request import transcription_request
 from app.audio.limits import Limits
 from app.config import Config
 from app.engine.admission import Tier
-from app.errors import InvalidRequest, NoRoom, TooLarge, UnsupportedBody
+from app.errors import InvalidRequest, StorageFull, TooLarge, UnsupportedBody
 from tests.support.client import form
 
 LIMITS = Limits(upload_bytes=1 << 20, duration_s=60)
@@ -151,7 +151,7 @@ def test_full_disk_is_no_fault_of_the_client():
         with Form() as found:
             found.file.close()
             found.file = Path("/dev/full").open("wb")  # noqa: SIM115, closed by the form
-            with pytest.raises(NoRoom) as refused:
+            with pytest.raises(StorageFull) as refused:
                 found.read(io.BytesIO(sent.read()), sent.headers["Content-Type"], LIMITS)
         assert refused.value.code == "storage_full"
 

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from app import metrics
+from app.engine.batching.operation import Kind
 from app.engine.gpu_memory import GpuMemory, Memory
 from app.engine.model import Model
-from app.engine.operations import Kind
+from app.observability import metrics
 
 GIB = 1 << 30
 

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import keys
 from app.config import ROOT, Config
-from app.keys import KeyFileError, Keyring, digest, parsed
+from app.keys import __main__ as keys
+from app.keys import keyring
+from app.keys.keyring import KeyFileError, Keyring, digest, parsed
 from tests.support.client import TRANSCRIPTIONS, Client, assert_error
 from tests.support.fakes import held_engine
 from tests.support.key_file import entry, write
@@ -63,7 +64,7 @@ def command(path, capsys) -> Commands:
     return Commands(path, capsys)
 
 
-NAMES = ["a", *keys.MEMBERS, *keys.FORMER_MEMBERS]
+NAMES = ["a", *keyring.MEMBERS, *keyring.FORMER_MEMBERS]
 
 
 class TestFile:
@@ -161,7 +162,7 @@ class TestFile:
         with contextlib.suppress(ValueError):
             found = parsed(content)
             assert sorted(
-                parsed(keys.written({key.name: key for key in found}).encode()),
+                parsed(keyring.written({key.name: key for key in found}).encode()),
                 key=lambda key: key.name,
             ) == sorted(found, key=lambda key: key.name)
 
@@ -257,7 +258,7 @@ class TestAnswers:
         class Watched:
             compare_digest = staticmethod(watched)
 
-        monkeypatch.setattr(keys, "hmac", Watched)
+        monkeypatch.setattr(keyring, "hmac", Watched)
         for sent in ("one", "four", "wrong", "", "x" * 10_000):
             compared.clear()
             found = ring.find(sent)
@@ -295,7 +296,7 @@ class TestAnswers:
         write(path, bots=entry("new", "old", requests_per_minute=60), free=entry("free"))
         ring = Keyring(Config(api_keys_file=str(path), api_token="token"))
 
-        lines = keys.balancer_map(ring.keys()).splitlines()
+        lines = keyring.balancer_map(ring.keys()).splitlines()
 
         assert sorted(lines) == sorted(
             f"{digest(key).hex().upper()} {rest}"

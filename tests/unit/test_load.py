@@ -277,7 +277,7 @@ class TestAgainstKnownServer:
         figures = step.figures
         assert step.mismatch == ""
         assert step.totals.sent == known.requests == sum(figures.counts.values())
-        assert figures.counts["ok"] == known.statuses[200] == len(known.audio_s) > 4
+        assert figures.counts["ok"] == known.statuses[200] == len(known.audio_s) > 1
         assert figures.counts["refused"] == known.statuses[503] > 0
         assert set(known.audio_s) == {2.0}
         # By the server's own clock: what began and ended while all users were there.

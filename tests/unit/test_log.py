@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from app import log
+from app.observability import log
 
 RECORD = {
     "name": "app.api", "levelno": logging.INFO, "levelname": "INFO", "msg": "POST %s",

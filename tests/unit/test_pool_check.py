@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from app import pool
 from app.config import Config, settings
 from app.engine import files
-from app.keys import KeyFileError
-from app.pool import MIN_IN_FLIGHT, Pool, PoolError
+from app.keys.keyring import KeyFileError
+from app.pool import __main__ as pool_command
+from app.pool.pool import MIN_IN_FLIGHT, Pool, PoolError
 from tests.support.ports import ports
 
 
@@ -130,7 +130,7 @@ def test_model_or_device_that_is_not_there(capsys, only, monkeypatch, environ, s
 def test_command_says_the_sentence_and_nothing_else(capsys, only, command, environ, sentence):
     only(environ)
 
-    assert pool.main([command]) == 1
+    assert pool_command.main([command]) == 1
 
     said = capsys.readouterr().err
     assert sentence in said
@@ -141,7 +141,7 @@ def test_command_says_the_sentence_and_nothing_else(capsys, only, command, envir
 def test_command_to_a_pool_that_does_not_run(capsys, only, tmp_path, command):
     only({"RUN_DIR": str(tmp_path)})
 
-    assert pool.main([command]) == 1
+    assert pool_command.main([command]) == 1
 
     assert capsys.readouterr().out == "The service does not run from this folder.\n"
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 
 from app.engine.admission import Tier
-from app.engine.cancellation import Cancellation
-from app.engine.operations import Kind, Operation
-from app.engine.schedule import (
+from app.engine.batching.operation import Kind, Operation
+from app.engine.batching.schedule import (
     DEFERRED_PATIENCE_S,
     DEFERRED_SHARE,
     is_deferred_turn,
     next_batch,
     next_turn,
 )  # fmt: skip
+from app.engine.cancellation import Cancellation
 
 NOW = 100.0
 

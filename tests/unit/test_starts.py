@@ -11,9 +11,10 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from app.api.headers import header_text
 from app.config import ROOT, Config
-from app.pool import Pool
-from app.starts import LastWords, Starts, header_text, wait_in_view
+from app.pool.pool import Pool
+from app.worker.starts import LastErrorHandler, Starts, wait_in_view
 from tests.support.http import HTTP
 from tests.support.ports import free_ports, is_free
 from tests.support.waiting import until
@@ -35,7 +36,7 @@ def test_waits_grow_and_end_when_the_worker_is_ready(starts):
 def test_reason_is_the_first_trouble_of_the_last_process(starts):
     starts.begin()
     log = logging.Logger("of-a-worker")
-    log.addHandler(LastWords(starts, logging.WARNING))
+    log.addHandler(LastErrorHandler(starts, logging.WARNING))
     log.info("starting")
     try:
         raise ImportError("libcublas.so.12:\n cannot open")
@@ -87,7 +88,7 @@ def waiting(address: tuple[str, int], reason: str, worker_id: int) -> Iterator[s
     url = f"http://{address[0]}:{address[1]}/health"
     wait = f"wait_in_view(600, {address}, {reason!r}, {worker_id})"
     process = subprocess.Popen(
-        [sys.executable, "-c", f"from app.starts import wait_in_view; {wait}"], cwd=ROOT
+        [sys.executable, "-c", f"from app.worker.starts import wait_in_view; {wait}"], cwd=ROOT
     )
     try:
         assert until(lambda: answers(url))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from app.engine.results import Segment, Transcript, Word
-from app.subtitles import Cue, Layout, cues, width
+from app.formats.subtitles import Cue, Layout, cues, width
 
 WORD_S = 0.3
 

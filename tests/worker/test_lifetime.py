@@ -17,8 +17,8 @@ import pytest
 
 from app.config import ROOT
 from app.engine.admission import PLACES
-from app.pool import children
-from app.starts import Starts
+from app.pool.pool import children
+from app.worker.starts import Starts
 from tests.support import cores
 from tests.support.environment import bare_environment
 from tests.support.processes import alive, descendants
@@ -108,10 +108,10 @@ def test_upload_that_kills_its_decoder_is_a_400_and_nothing_else(busy):
     long = threading.Thread(target=lambda: answers.append(busy.post(upload)))
     ended = busy.metric("transcription_decoders_ended_total")
     pid = busy.process_id()
-    (nursery,) = children(pid)
+    (fork_server,) = children(pid)
 
     def at_work() -> list[int]:
-        return [child for child in children(nursery) if cores.own(child) > 0.2]
+        return [child for child in children(fork_server) if cores.own(child) > 0.2]
 
     long.start()
     assert until(at_work)
@@ -222,7 +222,7 @@ def test_worker_that_is_told_to_stop_before_it_can_listen_stops(slow_fork):
 def test_killed_master_leaves_no_orphan():
     with worker() as orphaned:
         below = descendants(orphaned.process.pid)
-        assert len(below) >= 2, "the worker and its nursery of decoders"
+        assert len(below) >= 2, "the worker and its fork server"
         orphaned.process.kill()
         orphaned.process.wait(LIMIT_S)
 

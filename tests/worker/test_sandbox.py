@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app import metrics
-from app.audio import confinement
 from app.audio.decode import decode
 from app.audio.limits import SAMPLE_RATE, Limits
-from app.audio.sandbox import ENVIRONMENT, Sandbox
+from app.audio.sandbox import confinement
+from app.audio.sandbox.client import ENVIRONMENT, Sandbox
 from app.config import ROOT
 from app.engine.cancellation import Cancellation
-from app.errors import ClientGone, InvalidRequest, NoDecoder, ServiceError, TooLarge
-from app.pool import children
+from app.errors import ClientDisconnected, InvalidRequest, NoDecoder, ServiceError, TooLarge
+from app.observability import metrics
+from app.pool.pool import children
 from tests.support.processes import alive, descendants, resident
 from tests.support.recordings import DATA, NO_LIMITS, encode, wav_header
 from tests.support.waiting import LIMIT_S, until
@@ -59,9 +59,9 @@ def sent(to: Sandbox, content: bytes) -> np.ndarray:
     return to.decode(io.BytesIO(content), Cancellation())
 
 
-def nursery_of(one: Sandbox) -> int:
-    assert one._nursery is not None
-    return one._nursery.process.pid
+def fork_server_of(one: Sandbox) -> int:
+    assert one._fork_server is not None
+    return one._fork_server.process.pid
 
 
 @contextmanager
@@ -101,7 +101,7 @@ class Decoding(threading.Thread):
 
 def busy(one: Sandbox) -> set[int]:
     """The decoders that are well into their work."""
-    return {pid for pid in children(nursery_of(one)) if samples_bytes(pid) > 1_000_000}
+    return {pid for pid in children(fork_server_of(one)) if samples_bytes(pid) > 1_000_000}
 
 
 def samples_bytes(pid: int) -> int:
@@ -156,7 +156,7 @@ def test_plain_wav_needs_no_decoder():
     idle = Sandbox(NO_LIMITS, 60, LOG)
 
     assert sent(idle, (DATA / "austen_0890.wav").read_bytes()).size
-    assert idle._nursery is None
+    assert idle._fork_server is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
@@ -207,38 +207,38 @@ def test_client_that_leaves_ends_its_decoder(shared):
     decoding.client.cancel()
     decoding.join(LIMIT_S)
 
-    assert isinstance(decoding.error, ClientGone)
+    assert isinstance(decoding.error, ClientDisconnected)
     assert until(lambda: not alive(decoding.pid))
 
 
-def test_lost_nursery_is_a_503_and_the_next_upload_has_a_new_one():
+def test_lost_fork_server_is_a_503_and_the_next_upload_has_a_new_one():
     with sandbox() as harmed:
         decoding = Decoding(harmed)
-        os.kill(nursery_of(harmed), signal.SIGKILL)
+        os.kill(fork_server_of(harmed), signal.SIGKILL)
         decoding.join(LIMIT_S)
 
         assert isinstance(decoding.error, NoDecoder)
-        assert until(lambda: not alive(decoding.pid)), "decoders die with their nursery"
+        assert until(lambda: not alive(decoding.pid)), "decoders die with their fork server"
         time.sleep(1)
         assert sent(harmed, FLAC).size
 
 
-def test_nursery_that_hangs_is_a_503_and_is_replaced(monkeypatch):
-    monkeypatch.setattr("app.audio.sandbox.START_S", 5.0)
-    monkeypatch.setattr("app.audio.sandbox.STOP_S", 0.5)
+def test_fork_server_that_hangs_is_a_503_and_is_replaced(monkeypatch):
+    monkeypatch.setattr("app.audio.sandbox.client.START_S", 5.0)
+    monkeypatch.setattr("app.audio.sandbox.client.STOP_S", 0.5)
     with sandbox() as harmed:
         sent(harmed, FLAC)
-        stopped = nursery_of(harmed)
+        stopped = fork_server_of(harmed)
         os.kill(stopped, signal.SIGSTOP)
         with pytest.raises(NoDecoder):
             sent(harmed, FLAC)
 
         assert not alive(stopped)
         assert sent(harmed, FLAC).size
-        assert nursery_of(harmed) != stopped
+        assert fork_server_of(harmed) != stopped
 
 
-def test_nursery_that_cannot_be_started_is_a_503(monkeypatch, tmp_path):
+def test_fork_server_that_cannot_be_started_is_a_503(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "missing"))
     lost = Sandbox(NO_LIMITS, 60, LOG)
 
@@ -300,7 +300,7 @@ def test_each_layer_refuses_by_itself(layer):
         pytest.skip("this kernel has no Landlock")
     script = f"""
 import errno, mmap, os, signal, socket
-from app.audio import confinement
+from app.audio.sandbox import confinement
 tcp = socket.socket()
 {LAYERS[layer]}
 for name, attempt in {ATTEMPTS!r}.items():
@@ -339,8 +339,8 @@ def test_refused_layer_is_logged_and_the_others_hold():
     number = confinement.LANDLOCK_CREATE_RULESET
     script = f"""
 import ctypes, struct
-from app import log
-from app.audio import confinement, nursery
+from app.observability import log
+from app.audio.sandbox import confinement, fork_server
 log.configure(1, "info", "text")
 lines = [(0x20, 0, 0, 0), (0x15, 0, 1, {number}), (0x06, 0, 0, 0x50000 | {errno.ENOSYS}),
          (0x06, 0, 0, 0x7FFF0000)]
@@ -349,7 +349,7 @@ kept = ctypes.create_string_buffer(code, len(code))
 confinement.give_up_privileges()
 program = confinement._Program(4, ctypes.addressof(kept))
 confinement._call("prctl", 22, 2, ctypes.byref(program), 0, 0)
-nursery.confine()
+fork_server.confine()
 """
     shown = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
@@ -387,7 +387,7 @@ def test_table_that_asks_for_gigabytes_is_refused(shared):
     peak = 0
     asking.start()
     while asking.is_alive():
-        peak = max([peak, *map(resident, children(nursery_of(shared)))])
+        peak = max([peak, *map(resident, children(fork_server_of(shared)))])
 
     (answer,) = answers
     assert answer.size == 0 if isinstance(answer, np.ndarray) else answer[0] == 400
@@ -412,7 +412,8 @@ def test_header_that_claims_anything_is_answered(shared, channels, rate, bits):
 def test_decoders_end_with_their_worker():
     """Also with one that is killed: nobody is left to tell them."""
     script = (
-        "import time; from app.audio.sandbox import Sandbox; from app.audio.limits import Limits\n"
+        "import time; from app.audio.limits import Limits\n"
+        "from app.audio.sandbox.client import Sandbox\n"
         "one = Sandbox(Limits(1 << 30, 60), 60, (1, 'info', 'text')); one.start()\n"
         "print('started', flush=True); time.sleep(60)"
     )
@@ -420,7 +421,7 @@ def test_decoders_end_with_their_worker():
     with worker:
         assert worker.stdout is not None
         worker.stdout.readline()
-        assert until(lambda: len(descendants(worker.pid)) == 2), "nursery and spare decoder"
+        assert until(lambda: len(descendants(worker.pid)) == 2), "fork server and spare decoder"
         below = descendants(worker.pid)
         worker.kill()
 
@@ -430,18 +431,18 @@ def test_decoders_end_with_their_worker():
 def test_forgotten_sandbox_leaves_no_process():
     forgotten = Sandbox(NO_LIMITS, 60, LOG)
     sent(forgotten, FLAC)
-    nursery = nursery_of(forgotten)
+    fork_server = fork_server_of(forgotten)
     del forgotten
     gc.collect()
 
-    assert not alive(nursery)
+    assert not alive(fork_server)
 
 
 def test_hundred_decodes_leave_nothing_behind(shared):
     sent(shared, FLAC)
-    nursery = nursery_of(shared)
-    assert until(lambda: len(children(nursery)) == 1), "the last one is reaped, the next forked"
-    before = descriptors("self"), descriptors(nursery)
+    fork_server = fork_server_of(shared)
+    assert until(lambda: len(children(fork_server)) == 1), "the last one is reaped, the next forked"
+    before = descriptors("self"), descriptors(fork_server)
 
     threads = [
         threading.Thread(target=lambda: [sent(shared, FLAC) for _ in range(25)]) for _ in range(4)
@@ -451,8 +452,8 @@ def test_hundred_decodes_leave_nothing_behind(shared):
     for thread in threads:
         thread.join(LIMIT_S)
 
-    assert until(lambda: len(children(nursery)) == 1), "only the one that waits for the next"
-    assert until(lambda: (descriptors("self"), descriptors(nursery)) == before)
+    assert until(lambda: len(children(fork_server)) == 1), "only the one that waits for the next"
+    assert until(lambda: (descriptors("self"), descriptors(fork_server)) == before)
 
 
 def descriptors(pid: int | str) -> int:

@@ -24,7 +24,7 @@ import openai
 import pytest
 
 from app.config import ROOT
-from app.keys import digest
+from app.keys.keyring import digest
 from tests.support import models
 from tests.support.recordings import recording, wav
 from tests.support.steady import Load
@@ -35,7 +35,7 @@ PLAY_S = 600
 CACHE = ROOT / ".run"
 TOOLS = ("systemd-nspawn", "mmdebstrap", "ip", "iptables", "ssh-keygen")
 KEY = "first-key"
-WORKERS = "pgrep -u transcription -f app.gunicorn_conf"
+WORKERS = "pgrep -u transcription -f app.worker.gunicorn_conf"
 WINDOW = wav(recording("austen_0890.wav").waveform())
 SHARED_ADDRESS = 100
 MOVED_S = 5  # from the power cut until the other balancer has the address

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.pool import children
+from app.pool.pool import children
 from tests.measure.load import plots, side
 from tests.measure.load.figures import growth
 from tests.measure.load.modes import Session, common
@@ -110,7 +110,7 @@ class Watch:
 
 def processes(stack: Stack) -> dict[str, int]:
     """The pool's processes by what they are; without decoders, which live for one upload each."""
-    kinds = ("haproxy", "gunicorn", "supervisord", "nursery")
+    kinds = ("haproxy", "gunicorn", "supervisord", "fork_server")
     found: dict[str, int] = {}
     decoders: set[int] = set()
     for pid in [stack.process.pid, *stack.processes()]:
@@ -118,7 +118,7 @@ def processes(stack: Stack) -> dict[str, int]:
             continue
         words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
         kind = next((name for name in kinds if name in words), "pool")
-        if kind == "nursery":
+        if kind == "fork_server":
             decoders.update(children(pid))
         found[f"{kind} {pid}"] = pid
     return found

@@ -81,9 +81,9 @@ class HarmedCalls(dict):
 def obey() -> None:
     """Wait for the device's class, and have its calls look for the file first."""
     harm = Harm(Path(os.environ["WEDGE_DIR"]) / os.environ.get("WORKER_ID", "none"))
-    while getattr(sys.modules.get("app.engine.device"), "Device", None) is None:
+    while getattr(sys.modules.get("app.engine.batching.device"), "Device", None) is None:
         time.sleep(POLL_S)
-    device = sys.modules["app.engine.device"].Device
+    device = sys.modules["app.engine.batching.device"].Device
     call = device._call
 
     def harmed_call(self, batch):

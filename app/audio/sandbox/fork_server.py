@@ -1,15 +1,15 @@
-"""A small process that forks a decoder for each upload: `python -m app.audio.nursery`.
+"""A small process that forks a decoder for each upload: `python -m app.audio.sandbox.fork_server`.
 
 It holds the media library and nothing else: no model, no key, no other client's audio. Each
 decoder gets one upload, so nothing of one request is there for the next. One is forked ahead and
 waits, which saves a request the fork.
 
-    worker --- errand: limits, upload, samples, answer ---> nursery --- the same ---> decoder
-    worker <--- answer: BEGUN, ENDED and how -------------- nursery                      |
+    worker --- job: limits, upload, samples, answer ---> fork server --- the same ---> decoder
+    worker <--- answer: BEGUN, ENDED and how -------------- fork server                      |
     worker <--- answer: a verdict; the samples are in `samples` -------------------------+
 
 `answer` is a socket for one upload. A worker that shuts its end wants no more of it (time is up,
-the client has left, the worker is gone), and the decoder is killed. The nursery ends when its
+the client has left, the worker is gone), and the decoder is killed. The fork server ends when its
 worker does, and its decoders with it.
 """
 
@@ -25,9 +25,9 @@ import socket
 import sys
 from collections.abc import Callable
 
-from app import log
-from app.audio import confinement
-from app.audio.decoder import ERRAND, N_DESCRIPTORS, Decoder, warm_up
+from app.audio.sandbox import confinement
+from app.audio.sandbox.child import JOB, N_DESCRIPTORS, Decoder, warm_up
+from app.observability import log
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +36,11 @@ LULL_MS = 20  # without events; then the next decoder is forked, so that no requ
 ENDED = b"ended"  # and the exit code; below 0: the signal
 
 
-class Nursery:
+class ForkServer:
     """Forks decoders and sees to their end. One thread; it never reads an upload itself.
 
     Args:
-        control: where errands come from.
+        control: where jobs come from.
     """
 
     def __init__(self, control: socket.socket) -> None:
@@ -63,7 +63,7 @@ class Nursery:
         self._filter_calls = confine()
 
     def serve(self) -> None:
-        """Take errands until the worker is gone."""
+        """Take jobs until the worker is gone."""
         own = {self._control.fileno(), self._deaths.fileno()}
         self._prepare()
         while True:
@@ -88,16 +88,16 @@ class Nursery:
         return Decoder.forked(self._memory_bytes, self._filter_calls)
 
     def _take(self) -> bool:
-        """Begin an errand; False: there will be none any more."""
+        """Begin an job; False: there will be none any more."""
         try:
-            errand, descriptors, _, _ = socket.recv_fds(self._control, ERRAND.size, N_DESCRIPTORS)
+            job, descriptors, _, _ = socket.recv_fds(self._control, JOB.size, N_DESCRIPTORS)
         except OSError:
             return False
         if len(descriptors) < N_DESCRIPTORS:
             return False
         ear = socket.socket(fileno=descriptors[-1])
         try:
-            decoder = self._sent(errand, descriptors)
+            decoder = self._sent(job, descriptors)
         except OSError as error:
             logger.error("no decoder can be forked: %s", error)
             ear.close()
@@ -109,15 +109,15 @@ class Nursery:
             os.close(descriptor)
         return True
 
-    def _sent(self, errand: bytes, descriptors: list[int]) -> Decoder:
-        """The decoder that has got an errand: the one that waits, or a new one if that is dead."""
+    def _sent(self, job: bytes, descriptors: list[int]) -> Decoder:
+        """The decoder that has got an job: the one that waits, or a new one if that is dead."""
         spare, self._spare = self._spare, None
         if spare is not None:
             with contextlib.suppress(OSError):
-                spare.send(errand, descriptors)
+                spare.send(job, descriptors)
                 return spare
         decoder = self._forked()
-        decoder.send(errand, descriptors)
+        decoder.send(job, descriptors)
         return decoder
 
     def _reap(self) -> None:
@@ -126,7 +126,7 @@ class Nursery:
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = found
                 if self._spare is not None and self._spare.pid == pid:
-                    self._spare.orders.close()
+                    self._spare.command_socket.close()
                     self._spare = None
                 ear = self._answers.pop(pid, None)
                 if ear is None:
@@ -151,7 +151,7 @@ def tell(ear: socket.socket, word: bytes) -> None:
 
 
 def confine() -> Callable[[], None]:
-    """Put on the layers that hold for the nursery too, and say which ones the kernel refuses.
+    """Put on the layers that hold for the fork server too, and say which ones the kernel refuses.
 
     Returns:
         Puts the filter of system calls on a decoder.
@@ -200,7 +200,7 @@ def main() -> None:
     # It is the workers that are told to stop; this process goes when its worker does.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    Nursery(socket.socket(fileno=int(descriptor))).serve()
+    ForkServer(socket.socket(fileno=int(descriptor))).serve()
     signal.set_wakeup_fd(-1)  # decoders that end now need no one
 
 

@@ -23,25 +23,25 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from app import metrics
 from app.audio.decode import EMPTY, NO_AUDIO_TRACK, UNDECODABLE
-from app.audio.decoder import ERRAND, FAILED, UNREADY, Verdict
 from app.audio.limits import Limits
-from app.audio.nursery import BEGUN, ENDED
+from app.audio.sandbox.child import FAILED, JOB, UNREADY, Verdict
+from app.audio.sandbox.fork_server import BEGUN, ENDED
 from app.audio.wav import read_plain_wav
 from app.config import ROOT, Config
 from app.errors import InvalidRequest, NoDecoder
+from app.observability import metrics
 
 logger = logging.getLogger(__name__)
 
-START_S = 15.0  # until a decoder has begun; the nursery may have to start first, which takes 0.3 s
+START_S = 15.0  # until a decoder has begun; the fork server itself starts in 0.3 s
 STOP_S = 5.0
-AGAIN_S = 1.0  # between two starts of a nursery that does not stay
+AGAIN_S = 1.0  # between two starts of a fork server that does not stay
 COPY_BYTES = 2 << 20  # an upload up to this size may be in memory, where no other process sees it
 BLOCK_SAMPLES = 1 << 20
 WORD_BYTES = 128  # longer than any answer
 NOT_STARTED = "No decoder could be started. Send the request again."
-# What a nursery may know of its worker's environment, which has the clients' keys.
+# What a fork server may know of its worker's environment, which has the clients' keys.
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LANG", "TZ")
 
 
@@ -54,22 +54,28 @@ class Client(Protocol):
 
 
 @dataclass(frozen=True)
-class Nursery:
-    """A nursery's process, and where it takes errands."""
+class ForkServer:
+    """A fork server's process, and where it takes jobs."""
 
     process: subprocess.Popen[bytes]
     control: socket.socket
 
     @classmethod
-    def started(cls, arguments: list[str]) -> Nursery:
-        """Start one; it is ready a moment later, and errands wait for that.
+    def started(cls, arguments: list[str]) -> ForkServer:
+        """Start one; it is ready a moment later, and jobs wait for that.
 
         Raises:
             OSError: no process can be started.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(START_S)
-        command = [sys.executable, "-m", "app.audio.nursery", str(theirs.fileno()), *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "app.audio.sandbox.fork_server",
+            str(theirs.fileno()),
+            *arguments,
+        ]
         own = {name: value for name, value in os.environ.items() if name in ENVIRONMENT}
         with theirs:
             try:
@@ -100,12 +106,12 @@ class Sandbox:
 
     Request threads call `decode`, any number of them at a time: each has a decoder of its own, so
     a long file holds nobody up, and there are never more than slots. `start` and `close` are for
-    the process's lifetime. The lock guards which nursery there is.
+    the process's lifetime. The lock guards which fork server there is.
 
     Args:
         limits: of the uploads.
         timeout_s: the longest one of them is decoded.
-        logging_as: worker, level and form of the log, for the nursery's own lines.
+        logging_as: worker, level and form of the log, for the fork server's own lines.
     """
 
     def __init__(self, limits: Limits, timeout_s: float, logging_as: tuple[int, str, str]) -> None:
@@ -113,7 +119,7 @@ class Sandbox:
         self._timeout_s = timeout_s
         self._arguments = [str(each) for each in logging_as]
         self._lock = threading.Lock()
-        self._nursery: Nursery | None = None
+        self._fork_server: ForkServer | None = None
         self._next_start = 0.0
 
     @classmethod
@@ -123,16 +129,16 @@ class Sandbox:
         return cls(Limits.of(config), config.decode_timeout_s, logging_as)
 
     def start(self) -> None:
-        """Have a nursery before the first upload comes; without it, the first one waits for it."""
+        """Start the fork server, so that the first upload need not wait for it."""
         with contextlib.suppress(NoDecoder):  # the log says so, and the next upload tries again
             self._living()
 
     def close(self) -> None:
-        """End the nursery and its decoders; so does forgetting the sandbox."""
+        """End the fork server and its decoders; so does forgetting the sandbox."""
         with self._lock:
-            nursery, self._nursery = self._nursery, None
-        if nursery is not None:
-            nursery.stop()
+            fork_server, self._fork_server = self._fork_server, None
+        if fork_server is not None:
+            fork_server.stop()
 
     def decode(self, file: BinaryIO, client: Client) -> np.ndarray:
         """The upload as a waveform, the same to the last bit as `app.audio.decode.decode` makes.
@@ -147,7 +153,7 @@ class Sandbox:
         Raises:
             InvalidRequest: it cannot be decoded, not in time, or its decoder died of it.
             TooLarge: the audio is longer than the limit.
-            ClientGone: the client left.
+            ClientDisconnected: the client left.
             NoDecoder: no decoder could be started.
         """
         size = file.seek(0, 2)
@@ -156,79 +162,79 @@ class Sandbox:
         waveform = read_plain_wav(file, self._limits)
         if waveform is not None:
             return waveform
-        nursery = self._living()
+        fork_server = self._living()
         with contextlib.ExitStack() as open_until_then:
             try:
                 upload = readable(file, size)
                 open_until_then.callback(os.close, upload)
                 samples = os.memfd_create("samples")
                 open_until_then.callback(os.close, samples)
-                answer = self._sent(nursery, upload, samples)
+                answer = self._sent(fork_server, upload, samples)
                 open_until_then.callback(answer.close)
             except OSError as error:
                 logger.error("an upload cannot be handed to a decoder: %s", error)
                 raise NoDecoder(NOT_STARTED) from None
-            judge(self._word(nursery, answer, client), self._limits)
+            judge(self._word(fork_server, answer, client), self._limits)
             return taken(samples, self._limits)
 
-    def _living(self) -> Nursery:
-        """The nursery, a new one where the last has ended.
+    def _living(self) -> ForkServer:
+        """The fork server, a new one where the last has ended.
 
         Raises:
             NoDecoder: none can be started.
         """
         with self._lock:
-            nursery = self._nursery
-            if nursery is not None and nursery.process.poll() is None:
-                return nursery
-            if nursery is not None:
-                logger.error("the nursery of decoders ended: %s", ending(nursery.process.poll()))
-                nursery.stop()
-                self._nursery = None
+            fork_server = self._fork_server
+            if fork_server is not None and fork_server.process.poll() is None:
+                return fork_server
+            if fork_server is not None:
+                logger.error("the fork server ended: %s", ending(fork_server.process.poll()))
+                fork_server.stop()
+                self._fork_server = None
             now = time.monotonic()
             if now < self._next_start:
                 raise NoDecoder(NOT_STARTED)
             self._next_start = now + AGAIN_S
             try:
-                self._nursery = Nursery.started(self._arguments)
+                self._fork_server = ForkServer.started(self._arguments)
             except OSError as error:
-                logger.error("no nursery of decoders can be started: %s", error)
+                logger.error("no fork server can be started: %s", error)
                 raise NoDecoder(NOT_STARTED) from None
-            weakref.finalize(self, self._nursery.stop)
-            return self._nursery
+            weakref.finalize(self, self._fork_server.stop)
+            return self._fork_server
 
-    def _drop(self, nursery: Nursery) -> None:
-        """Have no more of a nursery that does not answer."""
+    def _drop(self, fork_server: ForkServer) -> None:
+        """Have no more of a fork server that does not answer."""
         with self._lock:
-            if self._nursery is nursery:
-                self._nursery = None
-        nursery.stop()
+            if self._fork_server is fork_server:
+                self._fork_server = None
+        fork_server.stop()
 
-    def _sent(self, nursery: Nursery, upload: int, samples: int) -> socket.socket:
+    def _sent(self, fork_server: ForkServer, upload: int, samples: int) -> socket.socket:
         """Hand an upload over; returns where the answer comes.
 
         Raises:
-            OSError: the nursery does not take it.
+            OSError: the fork server does not take it.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                errand = ERRAND.pack(self._limits.duration_s, self._timeout_s)
+                job = JOB.pack(self._limits.duration_s, self._timeout_s)
                 descriptors = [upload, samples, theirs.fileno()]
                 # One message, sent whole or not at all, so threads need not take turns.
-                socket.send_fds(nursery.control, [errand], descriptors)
+                socket.send_fds(fork_server.control, [job], descriptors)
         except BaseException:
             ours.close()
             raise
         return ours
 
-    def _word(self, nursery: Nursery, answer: socket.socket, client: Client) -> bytes:
+    def _word(self, fork_server: ForkServer, answer: socket.socket, client: Client) -> bytes:
         """Wait for what becomes of an upload: a verdict, or how its decoder ended.
 
         Raises:
-            ClientGone, NoDecoder, InvalidRequest: as in `decode`.
+            ClientDisconnected, NoDecoder, InvalidRequest: as in `decode`.
         """
-        # Shutting our end tells the nursery to end the decoder, and ends our waiting too.
+        # Shutting our end tells the fork server to end the decoder, and ends our waiting too.
         client.wake(lambda: shut(answer))
         begun = False
         try:
@@ -242,8 +248,8 @@ class Sandbox:
             shut(answer)
             if begun:
                 raise given_up("time", f"not decoded after {self._timeout_s:g} s") from None
-            logger.error("the nursery of decoders does not answer; it is ended")
-            self._drop(nursery)
+            logger.error("the fork server does not answer; it is ended")
+            self._drop(fork_server)
             word = b""
         except OSError:
             word = b""
@@ -285,7 +291,7 @@ def given_up(why: str, what_happened: str) -> InvalidRequest:
 
 
 def number_of(word: bytes) -> int | None:
-    """An exit code as a nursery writes it."""
+    """An exit code as a fork server writes it."""
     try:
         return int(word)
     except ValueError:

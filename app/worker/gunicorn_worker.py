@@ -11,8 +11,8 @@ from gunicorn.http import errors
 from gunicorn.util import write_nonblock
 from gunicorn.workers.gthread import ThreadWorker
 
+from app.api.read_deadline import ReadDeadlines
 from app.errors import NOT_HTTP, EngineFailed, InvalidHttp, ServiceError
-from app.slow_clients import SlowClients
 
 HEAD_S = 10.0  # for a request's head, from its first byte
 UNREAD_MS = 60_000  # a client that reads nothing of its answer
@@ -35,7 +35,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def init_process(self) -> None:
         """After the fork, before the first connection."""
-        self._slow_clients = SlowClients()
+        self._slow_clients = ReadDeadlines()
         super().init_process()
 
     def handle(self, conn: Any) -> Any:

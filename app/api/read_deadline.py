@@ -19,7 +19,7 @@ class Reading:
         self.late = False
 
 
-class SlowClients:
+class ReadDeadlines:
     """Ends reads that take too long, from one thread.
 
     A read blocks until it has all it was asked for, so a client that sends a byte now and then

@@ -36,7 +36,7 @@ def letters(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class HallucinationFilter:
     """What a window must have to be believed.
 
     Args:
@@ -52,7 +52,7 @@ class Guard:
     min_echo_letters: int = 0
 
     @classmethod
-    def of(cls, config: Config) -> Guard:
+    def of(cls, config: Config) -> HallucinationFilter:
         """What the settings say."""
         return cls(
             config.min_window_ms,

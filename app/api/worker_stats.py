@@ -5,8 +5,8 @@ The balancer keeps an answer's words up to 127 bytes, so names are short and num
 
 from __future__ import annotations
 
-from app import metrics
 from app.engine.engine import Engine
+from app.observability import metrics
 
 HEADER = "X-Figures"
 STAGES = ("queue", "decode", "inference")  # what an answer takes, without the client's sending

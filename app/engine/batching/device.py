@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
-from app import metrics
 from app.engine.admission import Tier
-from app.engine.operations import Kind, Operation
-from app.engine.schedule import is_deferred_turn, next_batch, next_turn
-from app.errors import ClientGone
+from app.engine.batching.operation import Kind, Operation
+from app.engine.batching.schedule import is_deferred_turn, next_batch, next_turn
+from app.errors import ClientDisconnected
+from app.observability import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Device:
         """Have operations done that wait from the same moment on, so that they share calls.
 
         Raises:
-            ClientGone: its client left before its call was made.
+            ClientDisconnected: its client left before its call was made.
             Exception: what the call raised.
         """
         with self._work:
@@ -150,7 +150,7 @@ class Device:
         for operation in self._waiting:
             if operation.cancellation.cancelled:
                 metrics.DROPPED_OPERATIONS.inc()
-                operation.fail(ClientGone("The client closed the connection."))
+                operation.fail(ClientDisconnected("The client closed the connection."))
             else:
                 kept.append(operation)
         self._waiting = kept

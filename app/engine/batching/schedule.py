@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Iterable, Mapping
 
 from app.engine.admission import Tier
-from app.engine.operations import Kind, Operation
+from app.engine.batching.operation import Kind, Operation
 
 # Of the device's time under constant realtime load: an hour of audio that needs 25 minutes of calls
 # is done in 100, and a realtime operation meets a deferred call one time in four.

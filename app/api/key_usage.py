@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from app import metrics
-from app.keys import Key
+from app.keys.keyring import Key
+from app.observability import metrics
 
 CLASSES = ("2xx", "4xx", "5xx")
 
 
-class Caller:
+class KeyUsage:
     """The sender of one request; it belongs to the request's thread.
 
     Args:

@@ -1,18 +1,4 @@
-"""The pool of one machine: its balancer and workers, from `make run` to Ctrl-C.
-
-    python -m app.pool run | stop | status | restart | scale | reload
-    python -m app.pool serve | update [PROGRAM …] | supervisorctl COMMAND … | settings
-
-`run` stays in the foreground: it checks what the pool needs, fetches the model, starts
-Supervisor (which starts HAProxy and the workers), says when they are ready, and passes on their
-log until it is told to stop. `restart` restarts its workers one at a time, `scale` makes them
-WORKERS many, `reload` has the balancer read its configuration anew: no request notices.
-
-The second line is for hosts where systemd is the parent (deploy/systemd). `serve` becomes
-Supervisor. `update` gives a Supervisor that runs this version's programs and number of workers;
-those that stay are not touched. `supervisorctl` speaks to it, and `settings` prints what the
-settings come to, for the balancers' configuration.
-"""
+"""One machine's pool: start, stop and change its balancer and workers."""
 
 from __future__ import annotations
 
@@ -39,11 +25,11 @@ from typing import IO
 
 import jinja2
 
-from app.config import ROOT, Config, ConfigError, settings
-from app.keys import Keyring, balancer_map, replace_file
+from app.config import ROOT, Config, settings
+from app.keys.keyring import Keyring, balancer_map, replace_file
+from app.pool.rollout import Balancer, Rollout, RolloutError
 from app.process import die_with_parent, leave_no_core
-from app.rollout import Balancer, Rollout, RolloutError
-from app.starts import Starts
+from app.worker.starts import Starts
 
 SUPERVISOR_CONF = ROOT / "deploy" / "supervisord.conf"
 BALANCER_CONF = ROOT / "deploy" / "haproxy.cfg"
@@ -87,8 +73,8 @@ class Pool:
                 "PROJECT": str(ROOT),
                 # These, and RUN_DIR where it is, are relative to it: its name may have letters that
                 # mean something to HAProxy or Lua.
-                "LUA_DIR": "deploy",
-                "PAGES_DIR": "app/api/pages",
+                "LUA_DIR": "deploy/haproxy",
+                "PAGES_DIR": "app/pages",
                 "PYTHON": sys.executable,
                 "MAX_CONNECTIONS": str(max_connections()),
                 "MAX_IN_FLIGHT": str(self.max_in_flight()),
@@ -199,8 +185,10 @@ class Pool:
         return self.run_dir / "keys.map"
 
     def max_in_flight(self) -> int:
-        """Bodies on their way at once: those that workers have slots and queues for, or as many as
-        fit into a quarter of the memory."""
+        """Return the most bodies on their way at once.
+
+        Those that workers have slots and queues for, or as many as fit a quarter of the memory.
+        """
         wanted = self.config.workers * (self.config.slots + self.config.max_queue_size)
         room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4 // BODY_BYTES
         return max(MIN_IN_FLIGHT, min(2 * wanted, room))
@@ -600,41 +588,3 @@ def copy_lines(source: IO[bytes]) -> None:
 def say(text: str) -> None:
     """Tell the person at the terminal."""
     print(text, flush=True)
-
-
-def main(arguments: list[str]) -> int:
-    """Do what the one argument says."""
-    try:
-        pool = Pool(Config.from_env())
-        match arguments:
-            case ["run"]:
-                pool.check()
-                return pool.with_model().run()
-            case ["serve"]:
-                pool.check()
-                return pool.serve()
-            case ["update", *programs]:
-                return pool.update(programs)
-            case ["supervisorctl", *words]:
-                return pool.supervisorctl(words)
-            case ["settings"]:
-                return pool.settings()
-            case ["stop"]:
-                return pool.stop()
-            case ["status"]:
-                return pool.status()
-            case ["restart"]:
-                return pool.change(pool.restart)
-            case ["scale"]:
-                return pool.change(pool.scale)
-            case ["reload"]:
-                return pool.change(pool.reload)
-    except (ConfigError, PoolError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(__doc__, file=sys.stderr)
-    return 2
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

@@ -11,7 +11,7 @@ local function trouble(stats)
   return stats.check_desc or "not checked yet"
 end
 
--- What a worker says of itself: `name=value name=value …`, see app/figures.py.
+-- What a worker says of itself: `name=value name=value …`, see app/api/worker_stats.py.
 local function figures(text)
   local found = {}
   for name, value in (text or ""):gmatch("([%w_]+)=([%w.]+)") do

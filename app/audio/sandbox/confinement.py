@@ -4,7 +4,7 @@ Each layer holds without the others. None of them needs root, a further package 
 (a service under systemd may not make one), so they are the same in a container and on a host.
 
     no new privileges   programs with more rights than this one cannot be had
-    Landlock            no file is opened or made, no TCP connection; once, for the nursery too
+    Landlock            no file is opened or made, no TCP connection; once, for the fork server too
     limits              processor time, memory, size of the samples, no further descriptor
     seccomp             a few system calls on memory and open descriptors; every other is refused
 """
@@ -21,9 +21,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-# What a decoder may take beside what the nursery already had. Its samples are written as they come,
-# so a recording takes little however long it is; 32 channels of float64 fit. A file of 1.3 kB can
-# make the library ask for 2 GB.
+# What a decoder may take beside what the fork server already had. Its samples are written as they
+# come, so a recording takes little however long it is; 32 channels of float64 fit. A file of
+# 1.3 kB can make the library ask for 2 GB.
 MEMORY_BYTES = 512 << 20
 
 PR_SET_SECCOMP = 22  # from <linux/prctl.h>
@@ -36,7 +36,7 @@ LANDLOCK_RESTRICT_SELF = 446
 LANDLOCK_VERSION = 1
 FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}  # version -> bits
 TCP_RIGHTS = {4: 2}
-SCOPES = {6: 2}  # abstract sockets and signals beyond the nursery
+SCOPES = {6: 2}  # abstract sockets and signals beyond the fork server
 
 # From <linux/filter.h> and <linux/seccomp.h>.
 LOAD, EQUAL, ANY_BIT, RETURN = 0x20, 0x15, 0x45, 0x06

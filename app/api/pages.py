@@ -1,4 +1,4 @@
-"""Pages for people: static files beside this one, and the resources that serve them."""
+"""Serve the pages for people, which are static files in app/pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.api.openapi import document
 from app.config import Config
 from app.errors import NotFound
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent.parent / "pages"
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",

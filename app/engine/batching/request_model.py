@@ -1,4 +1,4 @@
-"""What stands where faster-whisper expects CTranslate2's model: one request's side of the device.
+"""CTranslate2's model as one request sees it: each call becomes an operation.
 
 faster-whisper runs unmodified on the request's own thread; each call it makes on its model
 becomes an operation that may share a call with other requests'.
@@ -14,65 +14,21 @@ from typing import Any
 
 import ctranslate2
 import numpy as np
-import tokenizers
 
-from app import metrics
 from app.engine.admission import Tier
+from app.engine.batching.batched_model import CONTEXT_TOKENS, BatchedModel
+from app.engine.batching.operation import Kind, Operation
+from app.engine.batching.window import Encoded, Window
 from app.engine.cancellation import Cancellation
-from app.engine.device import Call, Device
 from app.engine.encoder_window import (
     REST_FRAMES,
     encoder_frames,
     is_suspicious,
     longest_sequence,
 )
-from app.engine.guard import NO_REPEATED_GROUP, Guard
-from app.engine.operations import Kind, Operation
+from app.engine.hallucination_filter import NO_REPEATED_GROUP
 from app.engine.token_scores import WindowScores
-
-END_OF_TEXT = "<|endoftext|>"
-CONTEXT_TOKENS = 448  # prompt and text together
-
-
-@dataclass(eq=False, slots=True)
-class EncodedBatch:
-    """The encoder's output for windows that were encoded together, where the device left it."""
-
-    output: ctranslate2.StorageView  # shape (n_windows, 1500, width)
-    n_windows: int
-    _on_host: np.ndarray | None = None
-
-    def on_host(self) -> np.ndarray:
-        """The same numbers in this process's memory, float32; copied from a GPU at most once."""
-        if self._on_host is None:
-            view = self.output.to(ctranslate2.DataType.float32)
-            self._on_host = np.asarray(view.to_device(ctranslate2.Device.cpu))
-        return self._on_host
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One window of an encoded batch."""
-
-    batch: EncodedBatch
-    index: int
-
-
-class Window:
-    """A window's features, and its encoding once somebody needed it; one request's own.
-
-    Args:
-        features: float32, shape (n_mels, n_frames).
-    """
-
-    def __init__(self, features: np.ndarray) -> None:
-        self.features = features
-        self.encoded: Encoded | None = None
-        filled = np.flatnonzero(features.any(axis=0))
-        # Frames up to the last that holds sound; behind it is padding.
-        self.sound_frames = int(filled[-1]) + 1 if filled.size else 0
-        # Frames the encoder sees.
-        self.frames = features.shape[1]
+from app.observability import metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,127 +38,6 @@ class NoSpeech:
     sequences_ids: tuple[list[int]]
     scores: tuple[float] = (-math.inf,)
     no_speech_prob: float = 1.0
-
-
-class SharedDevice:
-    """CTranslate2's model and the device threads that alone call it.
-
-    Args:
-        model: the real one.
-        tokenizer: its tokenizer, for the special tokens that decide which windows may share.
-        threads: calls at a time.
-        max_batch: the most windows of one call.
-        gathering: see `Device`.
-        adaptive: encode little more than a window's sound, see `encoder_window`.
-        guard: what a window must have to be believed.
-    """
-
-    def __init__(
-        self,
-        model: ctranslate2.models.Whisper,
-        tokenizer: tokenizers.Tokenizer,
-        threads: int,
-        max_batch: int,
-        gathering: bool,
-        adaptive: bool,
-        guard: Guard,
-    ) -> None:
-        self.model = model
-        self.decode = tokenizer.decode
-        # Its place is one for all prompts of a call.
-        self.start_token = special(tokenizer, "<|startoftranscript|>")
-        # All prompts of a call have it, or none.
-        self.no_timestamps_token = special(tokenizer, "<|notimestamps|>")
-        # Words are the tokens below it.
-        self.end_token = special(tokenizer, END_OF_TEXT)
-        self.adaptive = adaptive
-        self.guard = guard
-        calls: dict[Kind, Call] = {
-            Kind.ENCODE: self._encode,
-            Kind.DETECT_LANGUAGE: self._detect_language,
-            Kind.GENERATE: self._generate,
-            Kind.ALIGN: self._align,
-        }
-        self.device = Device(calls, threads, max_batch, gathering)
-
-    def _encode(self, batch: Sequence[Operation]) -> list[Encoded]:
-        features = [operation.payload for operation in batch]
-        together = features[0][np.newaxis] if len(features) == 1 else np.stack(features)
-        view = ctranslate2.StorageView.from_array(np.ascontiguousarray(together))
-        encoded = EncodedBatch(self.model.encode(view), len(batch))
-        metrics.WINDOWS_ENCODED.inc(len(batch))
-        return [Encoded(encoded, index) for index in range(len(batch))]
-
-    def _detect_language(self, batch: Sequence[Operation]) -> list[Any]:
-        return list(self.model.detect_language(gather([one.payload for one in batch])))
-
-    def _generate(self, batch: Sequence[Operation]) -> list[Any]:
-        windows, prompts = zip(*(one.payload for one in batch), strict=True)
-        return list(self.model.generate(gather(windows), list(prompts), **batch[0].shared))
-
-    def _align(self, batch: Sequence[Operation]) -> list[Any]:
-        windows, tokens, frames = zip(*(one.payload for one in batch), strict=True)
-        start_sequence, options = batch[0].shared
-        return list(
-            self.model.align(
-                gather(windows), list(start_sequence), list(tokens), list(frames), **options
-            )
-        )
-
-    def try_full_batch(self, features: np.ndarray, beams: int) -> int:
-        """Make the largest calls that may occur, and return how many windows have room in one.
-
-        This trial alone decides the batch size. The texts are as long as Whisper's context allows,
-        so no later call takes more memory. A call without room is halved, and the device keeps the
-        smaller batch. It does the same when several calls or workers exhaust the memory later.
-
-        Args:
-            features: of one window, float32, shape (n_mels, n_frames).
-            beams: hypotheses kept.
-        """
-        anyone = Cancellation()
-
-        def run(kind: Kind, payloads: Sequence[Any], shared: Any = None) -> list[Any]:
-            now = time.monotonic()
-            return self.device.run_together(
-                [
-                    Operation(kind, "full", payload, shared, Tier.REALTIME, anyone, now)
-                    for payload in payloads
-                ]
-            )
-
-        n_windows = self.device.largest_batch(Kind.ENCODE)
-        windows = run(Kind.ENCODE, [features] * n_windows)
-        prompt = [self.start_token, self.no_timestamps_token]
-        endless = {
-            "beam_size": beams,
-            "max_length": CONTEXT_TOKENS,
-            "suppress_tokens": [-1, self.end_token],
-        }
-        run(Kind.GENERATE, [(window, prompt) for window in windows], endless)
-        return min(self.device.largest_batch(kind) for kind in (Kind.ENCODE, Kind.GENERATE))
-
-
-def special(tokenizer: tokenizers.Tokenizer, text: str) -> int:
-    """A special token's number."""
-    number = tokenizer.token_to_id(text)
-    if number is None:
-        raise ValueError(f"tokenizer.json has no {text}; it is not Whisper's")
-    return number
-
-
-def gather(windows: Sequence[Encoded]) -> ctranslate2.StorageView:
-    """The encoder's output for these windows, in this order, as one call takes it.
-
-    Windows that were encoded together and are still together go on as the device left them;
-    others are put together in this process's memory.
-    """
-    first = windows[0].batch
-    together = all(one.batch is first for one in windows)
-    if together and [one.index for one in windows] == list(range(first.n_windows)):
-        return first.output
-    parts = [one.batch.on_host()[one.index] for one in windows]
-    return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.stack(parts)))
 
 
 def max_length(n_tokens: int, prompt_tokens: int) -> int:
@@ -222,7 +57,7 @@ def freeze(options: dict[str, Any]) -> Hashable:
     )
 
 
-class SharedModel:
+class RequestModel:
     """CTranslate2's `Whisper` as one request sees it; lives as long as the request.
 
     `encode` only notes the features: the window is encoded when it is first asked something,
@@ -241,7 +76,7 @@ class SharedModel:
 
     def __init__(
         self,
-        shared: SharedDevice,
+        shared: BatchedModel,
         tier: Tier,
         cancellation: Cancellation,
         scoring: bool = False,

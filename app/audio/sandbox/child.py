@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import BinaryIO, NoReturn
 
-from app.audio import confinement
 from app.audio.decode import NO_AUDIO_TRACK, pcm
 from app.audio.limits import Limits
+from app.audio.sandbox import confinement
 from app.errors import InvalidRequest, TooLarge
 from app.process import die_with_parent
 
-ERRAND = struct.Struct("=dd")  # seconds of audio, seconds of processor time; at most
-N_DESCRIPTORS = 3  # they come with an errand: the upload, where the samples go, who is told
+JOB = struct.Struct("=dd")  # seconds of audio, seconds of processor time; at most
+N_DESCRIPTORS = 3  # they come with an job: the upload, where the samples go, who is told
 UNREADY = b"unready"  # it could not confine itself, and has not looked at the upload
 FAILED = b"failed"  # and the name of an exception that nobody foresaw
 MOST_DESCRIPTORS = 1 << 16
@@ -39,15 +39,15 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Decoder:
-    """A forked process, as its parent sees it: it waits for one errand.
+    """A forked process, as its parent sees it: it waits for one job.
 
     Attributes:
         pid: its parent has to reap it.
-        orders: where its errand goes.
+        orders: where its job goes.
     """
 
     pid: int
-    orders: socket.socket
+    command_socket: socket.socket
 
     @classmethod
     def forked(cls, memory_bytes: int, filter_calls: Callable[[], None]) -> Decoder:
@@ -68,31 +68,31 @@ class Decoder:
                 become_decoder(parent, theirs, memory_bytes, filter_calls)
         return cls(pid, ours)
 
-    def send(self, errand: bytes, descriptors: list[int]) -> None:
+    def send(self, job: bytes, descriptors: list[int]) -> None:
         """Give it its upload; there is one only.
 
         Raises:
             OSError: it is no more.
         """
-        with self.orders:
-            socket.send_fds(self.orders, [errand], descriptors)
+        with self.command_socket:
+            socket.send_fds(self.command_socket, [job], descriptors)
 
 
 def become_decoder(
-    parent: int, orders: socket.socket, memory_bytes: int, filter_calls: Callable[[], None]
+    parent: int, command_socket: socket.socket, memory_bytes: int, filter_calls: Callable[[], None]
 ) -> NoReturn:
     """The forked process, from its first moment to its last."""
     try:
         die_with_parent(signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
-        leave_open(orders.fileno())
+        leave_open(command_socket.fileno())
         warm_up()  # copies the pages that decoding writes to, before anyone waits for it
-        errand, descriptors, _, _ = socket.recv_fds(orders, ERRAND.size, N_DESCRIPTORS)
-        if len(errand) < ERRAND.size or len(descriptors) < N_DESCRIPTORS:
+        job, descriptors, _, _ = socket.recv_fds(command_socket, JOB.size, N_DESCRIPTORS)
+        if len(job) < JOB.size or len(descriptors) < N_DESCRIPTORS:
             os._exit(0)  # there will be none
-        orders.close()
-        duration_s, cpu_s = ERRAND.unpack(errand)
+        command_socket.close()
+        duration_s, cpu_s = JOB.unpack(job)
         upload, samples, answer = descriptors
         limits = Limits(0, duration_s)
         with open(upload, "rb", buffering=0) as file:
@@ -135,7 +135,7 @@ def decode(file: BinaryIO | io.FileIO, samples: int, limits: Limits) -> Verdict:
 def leave_open(descriptor: int) -> None:
     """Close every descriptor but this one; the standard ones lead nowhere from here on."""
     for standard in (1, 2):
-        os.dup2(0, standard)  # the nursery's is /dev/null
+        os.dup2(0, standard)  # the fork server's is /dev/null
     for low, high in itertools.pairwise((2, descriptor, MOST_DESCRIPTORS)):
         os.closerange(low + 1, high)
 

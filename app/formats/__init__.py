@@ -10,7 +10,7 @@ from math import ceil
 from typing import Any, Protocol
 
 from app.engine.results import Segment, TokenScore, Transcript, Word
-from app.subtitles import BROADCAST, Cue, Layout, cues
+from app.formats.subtitles import BROADCAST, Cue, Layout, cues
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 POSITIONS_PER_S = 50  # what Whisper's encoder makes of the audio, and its decoder reads

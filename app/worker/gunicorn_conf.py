@@ -16,11 +16,11 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
-from app import log
 from app.config import Config, ConfigError
-from app.keys import Keyring
+from app.keys.keyring import Keyring
+from app.observability import log
 from app.process import close_memory, die_with_parent, leave_no_core
-from app.starts import LastWords, Starts, wait_in_view
+from app.worker.starts import LastErrorHandler, Starts, wait_in_view
 
 SPARE_THREADS = 16  # for health, models and refusals while every slot is taken
 
@@ -38,7 +38,7 @@ if service.worker_gpu is not None:
 
 bind = f"{service.worker_address}:{service.worker_port}"
 workers = 1  # one model a process; Supervisor counts the processes
-worker_class = "app.server.Worker"
+worker_class = "app.worker.gunicorn_worker.Worker"
 threads = service.slots + SPARE_THREADS
 preload_app = False  # CUDA does not survive a fork
 timeout = 15  # a process that stands still this long is killed, well before bots give up; long
@@ -60,7 +60,7 @@ def on_starting(server: Any) -> None:
     die_with_parent(signal.SIGTERM)
     leave_no_core()
     log.configure(service.worker_id, service.log_level, service.log_format)
-    signal.signal(signal.SIGTERM, give_up_waiting)
+    signal.signal(signal.SIGTERM, stop_waiting)
     if seconds := starts.begin():
         server.log.error("%s Next try in %g s.", starts.reason, seconds)
         address = (service.worker_address, service.worker_port)
@@ -70,7 +70,7 @@ def on_starting(server: Any) -> None:
     except ConfigError as error:
         starts.ended(str(error))  # also for whoever asks the balancer why it is not there
         sys.exit(str(error))
-    logging.getLogger("gunicorn.error").addHandler(LastWords(starts, logging.WARNING))
+    logging.getLogger("gunicorn.error").addHandler(LastErrorHandler(starts, logging.WARNING))
 
 
 def post_fork(server: Any, worker: Any) -> None:
@@ -107,7 +107,7 @@ def post_worker_init(worker: Any) -> None:
     signal.signal(signal.SIGTERM, drain)
 
 
-def give_up_waiting(number: int, frame: FrameType | None) -> None:
+def stop_waiting(number: int, frame: FrameType | None) -> None:
     """Told to stop before the start: the next one is a fresh one."""
     starts.ready()
     sys.exit(0)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from app.engine.results import Segment, Transcript
-from app.line_breaks import (
+from app.formats.line_breaks import (
     IN_NAME,
     TIED,
     break_cost,

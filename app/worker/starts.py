@@ -14,11 +14,11 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+from app.api.headers import MOST_LETTERS, header_text
 from app.config import Config
 
 FREE_STARTS = 2  # without waiting: once killed, or once short of memory, is no loop
 LONGEST_S = 30.0
-WORDS = 300
 
 
 class Starts:
@@ -47,7 +47,7 @@ class Starts:
         """Remember why a process ended: the first trouble it had, not what follows from it."""
         known = self._read()
         if "words" not in known:
-            self._write({**known, "words": words[:WORDS]})
+            self._write({**known, "words": words[:MOST_LETTERS]})
 
     @classmethod
     def of(cls, config: Config) -> Starts:
@@ -85,7 +85,7 @@ class Starts:
             logging.getLogger(__name__).warning("%s cannot be written", self._path)
 
 
-class LastWords(logging.Handler):
+class LastErrorHandler(logging.Handler):
     """Keeps the first trouble that is logged, in case the process ends of it."""
 
     def __init__(self, starts: Starts, level: int) -> None:
@@ -131,8 +131,3 @@ def wait_in_view(seconds: float, address: tuple[str, int], reason: str, worker_i
         threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
         time.sleep(max(0.0, ends - time.monotonic()))
         server.shutdown()
-
-
-def header_text(text: str) -> str:
-    """A sentence as a header may hold it: one line of ASCII."""
-    return " ".join(text.split()).encode("ascii", "replace").decode()[:WORDS]

@@ -1,0 +1,1 @@
+"""Batch the device calls of concurrent requests."""

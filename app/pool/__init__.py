@@ -1,0 +1,1 @@
+"""The workers and the balancer of one machine."""

@@ -1,0 +1,1 @@
+"""One Gunicorn process with one model."""
