@@ -1,4 +1,4 @@
-"""The error tree: one class for each answer a client can get.
+"""Define the error tree: one class for each error response.
 
 ServiceError
   + InvalidRequest 400      + Unauthorized 401          + NotFound 404       + MethodNotAllowed 405
@@ -8,9 +8,9 @@ ServiceError
   + Unavailable 503, always with Retry-After
       + Busy      + Draining      + NotReady      + StorageFull
       + NoDecoder + DeviceFailed  + WorkerTimeout
-  + ClientDisconnected              nobody is left to answer; counted, never seen
+  + ClientDisconnected              no client is left to respond to; only counted
 
-The balancer's errors are these too: `python -m app.errors` writes their bodies to
+The balancer sends the same errors: `python -m app.errors` writes their bodies to
 deploy/haproxy/errors.lua and deploy/haproxy/errors/, and a test compares the two.
 """
 
@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# What both the balancer and the workers say.
+# Messages that the balancer and the workers share.
 NOTHING_HERE = "There is nothing at this path. Transcriptions are at /v1/audio/transcriptions."
 WRONG_METHOD = "This method is not allowed here."
 WRONG_KEY = "The API key is missing or wrong."
@@ -34,11 +34,11 @@ UNHEALTHY = {"status": "unhealthy", "reason": "No worker is ready."}  # the bala
 
 
 class ServiceError(Exception):
-    """An answer that is not a transcript.
+    """Base class of every error response.
 
     Args:
-        message: one short sentence for a person; clients show its first 300 characters.
-        param: the request's field that is wrong, when one is.
+        message: One short sentence for a person; clients show its first 300 characters.
+        param: The invalid request field, if the error is about one.
     """
 
     status = 500
@@ -51,17 +51,17 @@ class ServiceError(Exception):
         self.param = param
 
     def body(self) -> dict[str, Any]:
-        """The OpenAI error object; clients read all four keys."""
+        """Return the OpenAI error object; clients read all four keys."""
         return error_body(self.message, self.type, self.param, self.code)
 
 
 def error_body(message: str, type: str, param: str | None, code: str | None) -> dict[str, Any]:
-    """The OpenAI error object."""
+    """Return the OpenAI error object."""
     return {"error": {"message": message, "type": type, "param": param, "code": code}}
 
 
 class InvalidRequest(ServiceError):
-    """The client's mistake: a field, the body's form, or audio that cannot be decoded."""
+    """Client error: an invalid field, a malformed body, or audio that cannot be decoded."""
 
     status = 400
     type = "invalid_request_error"
@@ -69,19 +69,19 @@ class InvalidRequest(ServiceError):
 
 
 class KeyInUrl(InvalidRequest):
-    """A key where it ends up in histories and in the logs of proxies; it is never looked at."""
+    """API key in the URL, which histories and proxy logs keep; the key is never checked."""
 
     code = "key_in_url"
 
 
 class InvalidHttp(InvalidRequest):
-    """The request is not HTTP; it is answered by the balancer, or by the server of a worker."""
+    """Request that is not valid HTTP; sent by the balancer or by a worker's server."""
 
     code = "bad_request"
 
 
 class RequestTimeout(ServiceError):
-    """A body that trickles in: its client would hold a slot for as long as it likes."""
+    """Body that arrives too slowly; its client would hold a slot indefinitely."""
 
     status = 408
     type = "invalid_request_error"
@@ -89,7 +89,7 @@ class RequestTimeout(ServiceError):
 
 
 class Unauthorized(ServiceError):
-    """No key, or a wrong one, or one that was valid once: there is no telling which."""
+    """Missing, wrong or revoked key; the response does not reveal which."""
 
     status = 401
     type = "invalid_request_error"
@@ -97,7 +97,7 @@ class Unauthorized(ServiceError):
 
 
 class FiguresNotPublic(ServiceError):
-    """A service that asks for a key shows its figures on the stats port alone."""
+    """Public request for the statistics; with keys, only the stats port serves them."""
 
     status = 403
     type = "invalid_request_error"
@@ -105,7 +105,7 @@ class FiguresNotPublic(ServiceError):
 
 
 class NotFound(ServiceError):
-    """An unknown path, or an unknown model where models are strict."""
+    """Unknown path, or unknown model if `STRICT_MODEL` is set."""
 
     status = 404
     type = "invalid_request_error"
@@ -113,10 +113,10 @@ class NotFound(ServiceError):
 
 
 class UnknownModel(NotFound):
-    """No such model here.
+    """Model that is not served here.
 
     Args:
-        model: what the client asked for, of any length.
+        model: The requested name, of any length.
     """
 
     code = "model_not_found"
@@ -126,7 +126,7 @@ class UnknownModel(NotFound):
 
 
 class MethodNotAllowed(ServiceError):
-    """The path is right and the method is not."""
+    """Method that a known path does not allow."""
 
     status = 405
     type = "invalid_request_error"
@@ -134,7 +134,7 @@ class MethodNotAllowed(ServiceError):
 
 
 class TooLarge(ServiceError):
-    """Over the byte limit or the audio-duration limit."""
+    """Upload over the byte limit or the audio-duration limit."""
 
     status = 413
     type = "invalid_request_error"
@@ -142,13 +142,13 @@ class TooLarge(ServiceError):
 
 
 class HeadTooLarge(TooLarge):
-    """A request's head over the balancer's limits."""
+    """Request line and headers over the balancer's limits."""
 
     code = "request_too_large"
 
 
 class UnsupportedBody(ServiceError):
-    """The body is not multipart/form-data."""
+    """Body that is not multipart/form-data."""
 
     status = 415
     type = "invalid_request_error"
@@ -156,8 +156,10 @@ class UnsupportedBody(ServiceError):
 
 
 class RateLimited(ServiceError):
-    """One request more than a key, or an address, may send: answered by the balancer alone, which
-    counts over all workers. Send the same request again after `Retry-After`."""
+    """Rate limit of a key or an address; send the same request again after `Retry-After`.
+
+    Only the balancer sends it, since it counts over all workers.
+    """
 
     status = 429
     type = "rate_limit_error"
@@ -165,76 +167,78 @@ class RateLimited(ServiceError):
 
 
 class EngineFailed(ServiceError):
-    """A bug; the cause is logged, never shown."""
+    """Bug in the service; the cause is logged, never sent."""
 
     code = "internal_error"
 
 
 class Unavailable(ServiceError):
-    """Not now: send the same request again after `Retry-After`."""
+    """Temporary failure; send the same request again after `Retry-After`."""
 
     status = 503
     code = "server_busy"
-    # Why it was refused, as the metrics count it.
+    # The metrics' label for refusals.
     reason = "busy"
 
 
 class Busy(Unavailable):
-    """Every slot is taken, or the memory for decoded audio."""
+    """No free slot, or no memory left for decoded audio."""
 
 
 class Draining(Unavailable):
-    """This worker is about to stop."""
+    """Worker that drains before it stops."""
 
     code = "server_draining"
     reason = "draining"
 
 
 class NotReady(Unavailable):
-    """The model is not loaded, or could not be."""
+    """Model that is still loading, or failed to load."""
 
     code = "model_not_ready"
     reason = "not_ready"
 
 
 class StorageFull(Unavailable):
-    """The disk for large uploads is full."""
+    """Full disk for large uploads."""
 
     code = "storage_full"
     reason = "no_room"
 
 
 class NoDecoder(Unavailable):
-    """No process to decode uploads in could be started."""
+    """Failure to start a process that decodes uploads."""
 
     code = "decoder_unavailable"
     reason = "no_decoder"
 
 
 class DeviceFailed(Unavailable):
-    """The device failed, not what it was given: the balancer sends the request to another worker,
-    and where none is left the client does."""
+    """Failure of the device, not of its input.
+
+    The balancer retries on another worker; if none is left, the client should retry.
+    """
 
     code = "worker_failed"
     reason = "worker_failed"
 
 
 class WorkerTimeout(Unavailable):
-    """The worker did not answer within the time of the longest recording."""
+    """Worker that did not respond within the time limit for the longest recording."""
 
     code = "worker_timeout"
     reason = "worker_timeout"
 
 
 class ClientDisconnected(ServiceError):
-    """The client closed its connection; its work is dropped. 499 as web servers log it."""
+    """Client that closed its connection; its work is dropped. nginx logs it as 499 too."""
 
     status = 499
     code = "client_closed_request"
 
 
-# What the balancer answers by itself, by the name that deploy/haproxy.cfg has for it. Refusals
-# (429 and 503) are counted by these names.
+# Errors that the balancer sends itself, by their names in deploy/haproxy.cfg. Refusals (429 and
+# 503) are counted by these names.
 OF_THE_BALANCER: Mapping[str, ServiceError] = {
     "not_found": NotFound(NOTHING_HERE),
     "method_not_allowed": MethodNotAllowed(WRONG_METHOD),
@@ -257,7 +261,7 @@ OF_THE_BALANCER: Mapping[str, ServiceError] = {
     "no_worker": NotReady("No worker is ready. Send the request again."),
 }
 
-# Where HAProxy itself gives a request up: `http-error` in deploy/haproxy.cfg.
+# Errors that HAProxy raises internally: `http-error` in deploy/haproxy.cfg.
 BY_STATUS: Mapping[int, ServiceError] = {
     400: InvalidHttp(NOT_HTTP),
     408: RequestTimeout("The request did not arrive in time."),
@@ -269,7 +273,7 @@ BY_STATUS: Mapping[int, ServiceError] = {
 
 
 def balancers_files() -> dict[str, str]:
-    """The files of the balancer's errors: their names under deploy/haproxy/, and what they hold."""
+    """Return the balancer's error files: name under deploy/haproxy/ to content."""
     lines = [
         "-- Written by `python -m app.errors`: the errors that the balancer answers by itself."
     ]

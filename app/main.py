@@ -1,4 +1,4 @@
-"""The application: the only place where its objects meet."""
+"""Assemble the application: the only place where its objects meet."""
 
 from __future__ import annotations
 
@@ -48,18 +48,17 @@ ENDPOINTS = {
 
 
 class Application(falcon.App[falcon.Request, falcon.Response]):
-    """The WSGI application with what is behind it: the engine, which the server's hooks drain, and
-    the sandbox for uploads."""
+    """WSGI application with its engine, which the server's hooks drain, and its upload sandbox."""
 
     engine: Engine
     sandbox: Sandbox
 
 
 def create_app(config: Config, engine: Engine) -> Application:
-    """Put the routes on their resources, and every error into the one form.
+    """Create the application: routes, middleware and error handlers.
 
     Raises:
-        ConfigError: the file of keys cannot be used.
+        ConfigError: The key file cannot be used.
     """
     keys = Keys(Keyring(config, count_from_zero))
     app = Application(middleware=[RequestContext(), RequestBodyMiddleware(), keys])
@@ -87,7 +86,7 @@ def create_app(config: Config, engine: Engine) -> Application:
 
 
 class ErrorAnswers:
-    """Turns every exception into the OpenAI error body; no handler writes a status by hand."""
+    """Error handlers that turn every exception into an OpenAI error body."""
 
     def __init__(self, config: Config) -> None:
         self._retry_after_s = config.busy_retry_after_s
@@ -95,21 +94,21 @@ class ErrorAnswers:
     def service(
         self, req: falcon.Request, resp: falcon.Response, error: ServiceError, params: object
     ) -> None:
-        """One of our own."""
+        """Respond to an error of the service itself."""
         resp.status = error.status
         resp.media = error.body()
-        resp.set_header("X-Error", error.code or error.type)  # the balancer's list of faults
+        resp.set_header("X-Error", error.code or error.type)  # for the balancer's list of faults
         if isinstance(error, Unauthorized):
             resp.set_header("WWW-Authenticate", "Bearer")
         if isinstance(error, Unavailable):
-            # From it the balancer makes the headers that OpenAI's clients obey.
+            # The balancer derives the headers that OpenAI's clients obey from it.
             resp.set_header("Retry-After", str(self._retry_after_s))
             resp.set_header("X-Refused", error.reason)  # the balancer counts it
 
     def framework(
         self, req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: object
     ) -> None:
-        """One of the framework's: unknown path, wrong method, malformed header."""
+        """Respond to a Falcon error: unknown path, wrong method, malformed header."""
         if isinstance(error, falcon.HTTPMethodNotAllowed):
             resp.set_headers(error.headers or {})
             ours: ServiceError = MethodNotAllowed(WRONG_METHOD)
@@ -122,21 +121,26 @@ class ErrorAnswers:
     def bug(
         self, req: falcon.Request, resp: falcon.Response, error: Exception, params: object
     ) -> None:
-        """What nobody foresaw; the cause is for the log alone."""
-        logger.error("unforeseen", exc_info=error)
+        """Respond to an unhandled exception; its cause is only logged."""
+        logger.error("unhandled exception", exc_info=error)
         self.service(req, resp, EngineFailed("The service failed; this is a bug."), params)
 
 
 def end_process(reason: str) -> None:
-    """End this worker as it stands; its requests are sent to another one, and Supervisor starts
-    a fresh one. A call that hangs cannot be interrupted in any gentler way."""
-    logger.critical("ending the process: %s", reason)
+    """Exit this worker at once: nothing gentler interrupts a hung device call.
+
+    The balancer resends its requests to another worker, and Supervisor restarts this one.
+    """
+    logger.critical("exiting worker process: %s", reason)
     logging.shutdown()
     os._exit(1)
 
 
 def get_app() -> Application:
-    """The worker's application, called by Gunicorn after the fork; the model loads behind it."""
+    """Return the worker's application; the model loads in the background.
+
+    Gunicorn calls this after the fork.
+    """
     try:
         config = Config.from_env()
     except ConfigError as error:
@@ -144,7 +148,7 @@ def get_app() -> Application:
     log.configure(config.worker_id, config.log_level, config.log_format)
     if not config.asks_for_key:
         logger.warning(
-            "no API_TOKEN, API_KEYS or API_KEYS_FILE: open to everyone who can reach the port"
+            "authentication is disabled: API_TOKEN, API_KEYS and API_KEYS_FILE are not set"
         )
     starts = Starts.of(config)
     logging.getLogger().addHandler(LastErrorHandler(starts, logging.ERROR))

@@ -1,1 +1,1 @@
-"""The HTTP surface: OpenAI's audio API and the worker's own pages."""
+"""Serve HTTP: OpenAI's audio API and the worker's own pages."""

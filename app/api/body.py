@@ -1,4 +1,4 @@
-"""A request's body as its client sends it: whole, or refused; never for as long as it likes."""
+"""Read a request body within a deadline for each piece; refuse slow or broken bodies."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from app.api.read_deadline import ReadDeadlines
 from app.errors import InvalidRequest, RequestTimeout, ServiceError
 
 PIECE_BYTES = 128 * 1024
-PIECE_S = 10.0  # for each piece: a slower client gives up its thread and its slot
+PIECE_S = 10.0  # for each piece; a slower client loses its thread and its slot
 BROKEN = "The body is broken or incomplete."
 
 
 class Stream(Protocol):
-    """What the server gives to read a body from; it blocks until it has what is asked for."""
+    """Body stream of the WSGI server; `read` blocks until it has `size` bytes."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 class RequestBody:
-    """The body of one request, read on its thread.
+    """Body of one request, read on the request's thread.
 
     Args:
-        stream: the server's own.
-        connection: the request's socket; None where the server shows none.
-        slow_clients: who ends reads that take too long.
+        stream: The server's stream.
+        connection: The request's socket; None if the server exposes none.
+        slow_clients: The watch that ends reads past their deadline.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class RequestBody:
         self._failed = False
 
     def read(self, size: int = PIECE_BYTES, seconds: float = PIECE_S) -> bytes:
-        """The next bytes, `size` of them unless the body ends; empty: it has ended.
+        """Return the next `size` bytes; fewer at the end of the body, empty after it.
 
         Raises:
-            RequestTimeout: they did not come in time.
-            InvalidRequest: what came is no body: bad chunks, or an end before its time.
+            RequestTimeout: The bytes did not arrive in time.
+            InvalidRequest: The body has malformed chunks or ends early.
         """
         if self._failed:
             raise InvalidRequest(BROKEN)
@@ -56,7 +56,7 @@ class RequestBody:
         except ServiceError:
             self._failed = True
             raise
-        except Exception:  # the server's parser has a class for each way to be malformed
+        except Exception:  # the server's parser raises many classes for malformed bodies
             self._failed = True
             if self._connection is not None and reading.late:
                 raise RequestTimeout("The request did not arrive in time.") from None

@@ -1,4 +1,4 @@
-"""Sees a client close its connection while its request waits or is being decoded."""
+"""Cancel a request when its client closes the connection while it waits or is decoded."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from app.engine.cancellation import Cancellation
 
 
 class ClientWatch:
-    """Watches the sockets of all requests in progress from one thread.
+    """Watch over the sockets of all requests in progress, on one thread.
 
-    Request threads call `watching`; the watch's own thread sleeps in epoll and cancels the
-    request whose peer has shut its side of the connection. The lock guards the table. An event
-    may be older than the request that now has its socket's number, so the socket is asked once
-    more under the lock.
+    Request threads call `watching`; the watch's own thread sleeps in epoll and cancels a request
+    whose peer has shut down its side of the connection. The lock guards the table. An event may
+    be older than the request that now has its file descriptor, so the socket is polled again
+    under the lock.
 
-    HTTP asks nothing that makes a client close its sending side early; proxies that do close it
-    (HAProxy's `abortonclose`) mean the same by it.
+    HTTP never requires a client to close its sending side early; proxies that close it (HAProxy's
+    `abortonclose`) mean a disconnect too.
     """
 
     def __init__(self) -> None:
@@ -31,10 +31,10 @@ class ClientWatch:
 
     @contextmanager
     def watching(self, connection: socket.socket | None) -> Iterator[Cancellation]:
-        """A cancellation that follows the connection for the length of the block.
+        """Yield a cancellation that is set if the client disconnects within the block.
 
         Args:
-            connection: the request's socket; None where the server shows none.
+            connection: The request's socket; None if the server exposes none.
         """
         cancellation = Cancellation()
         if connection is None:
@@ -61,7 +61,7 @@ class ClientWatch:
 
 
 def has_left(number: int) -> bool:
-    """Whether the peer of this socket has shut its side, as of now."""
+    """Return whether the peer of this socket has shut down its side by now."""
     poll = select.poll()
     poll.register(number, select.POLLRDHUP)
     return bool(poll.poll(0))

@@ -1,4 +1,4 @@
-"""A streamed answer: server-sent events, one for each segment as it is decoded."""
+"""Stream a response as server-sent events, one for each segment as it is decoded."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ BUG = EngineFailed("The service failed; this is a bug.")
 
 
 class EventStream:
-    """The events of one answer, as WSGI's server draws them on the request's thread.
+    """Events of one response, iterated by the WSGI server on the request's thread.
 
-    The first event is drawn at once, so that what is wrong until then is raised here, and becomes
-    an answer with a status of its own. What goes wrong later is an event, the last one. The server
-    calls `close` in any case, when all is sent or the client has left; that ends the work.
+    The constructor produces the first event, so that errors up to then are raised here and get a
+    status of their own. A later error becomes the last event. The server always calls `close`,
+    when all is sent or the client has disconnected; that ends the work.
 
     Args:
-        segments: decodes as it is drawn.
-        in_full: the events say all that `verbose_json` does.
+        segments: Decodes one segment for each iteration.
+        in_full: Whether the events hold all of `verbose_json`.
 
     Raises:
-        ServiceError: what a plain answer would have been refused for.
+        ServiceError: The request failed before its first event.
     """
 
     def __init__(self, segments: Generator[Segment, None, Transcript], in_full: bool) -> None:
@@ -34,10 +34,10 @@ class EventStream:
         self._events = events(segments, in_full)
         self._first: bytes | None = next(self._events)
         self._closed: list[Callable[[], None]] = []
-        self.status = 200  # of the whole answer: that of an error event, where it ends in one
+        self.status = 200  # of the whole response, which an error event may end
 
     def when_closed(self, call: Callable[[], None]) -> None:
-        """Have this called once, when the answer has ended."""
+        """Register a callback to run once, when the response has ended."""
         self._closed.append(call)
 
     def __iter__(self) -> EventStream:
@@ -55,25 +55,25 @@ class EventStream:
                 return error_event(end.body())
             raise
         except Exception:
-            logger.exception("unforeseen, in the middle of a stream")
+            logger.exception("unhandled exception in a stream")
             self.status = BUG.status
             return error_event(BUG.body())
 
     def close(self) -> None:
-        """End the work, whatever there is left of it."""
+        """End the remaining work and run the callbacks."""
         try:
             self._events.close()
             self._segments.close()
         finally:
-            closed, self._closed = self._closed, []
-            for call in closed:
+            calls, self._closed = self._closed, []
+            for call in calls:
                 call()
 
 
 def events(
     segments: Generator[Segment, None, Transcript], in_full: bool
 ) -> Generator[bytes, None, None]:
-    """The events' bytes, in order."""
+    """Yield the bytes of each event, in order."""
     deltas = Deltas()
     while True:
         try:

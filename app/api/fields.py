@@ -1,6 +1,6 @@
-"""The fields of a transcription's form: names, kinds, limits and meanings, in one place.
+"""Declare the fields of a transcription form: names, kinds, limits and meanings.
 
-The form's reader takes its limits from here, and `/openapi.json` is written from here.
+The form reader takes its limits from here, and `/openapi.json` is generated from here.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ GRANULARITIES = ("segment", "word")
 INCLUDES = ("logprobs",)
 TIERS = ("realtime", "deferred")
 BOOLEANS = ("true", "false")
-WITHOUT_EVENTS = ("srt", "vtt")  # formats that a stream of events cannot have
-# What frameworks put behind a list's name: `name[]`, and `name[0]` or `name.0` for its first value.
+WITHOUT_EVENTS = ("srt", "vtt")  # formats that cannot be streamed
+# Suffixes that frameworks append to a list's name: `name[]`; `name[0]` or `name.0` for one value.
 INDEX = re.compile(r"(\[\d*\]|\.\d+)\Z")
 
 
@@ -25,15 +25,15 @@ class Field:
     """One field of the form.
 
     Attributes:
-        name: as error messages and the API's description call it.
-        meaning: one or two sentences for the API's description.
-        kind: JSON Schema's type, or `file`.
-        choices: its possible values; empty: any.
-        minimum, maximum: of a number.
-        many: it is a list, read in every spelling that clients have for one.
-        open: other values than the choices are taken too.
-        required: it must be there.
-        routes: which of the two routes read it.
+        name: Name in error messages and in the API description.
+        meaning: One or two sentences for the API description.
+        kind: JSON Schema type, or `file`.
+        choices: Allowed values; empty: any.
+        minimum, maximum: Limits of a number.
+        many: Whether it is a list, read in every spelling that clients use.
+        open: Whether values other than the choices are accepted.
+        required: Whether the field must be present.
+        routes: The routes that read it.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Field:
     routes: tuple[str, ...] = ("transcriptions", "translations")
 
     def reads(self, name: str) -> bool:
-        """Whether a part of this name belongs to the field."""
+        """Return whether a form part of this name belongs to the field."""
         if self.many:
             return INDEX.sub("", name) == self.name.removesuffix("[]")
         return name == self.name
@@ -209,8 +209,8 @@ FIELDS = (
     TRANSCRIPTION_TIER,
 )
 
-# What asks OpenAI's API to tell speakers apart; it is refused here, since an answer without
-# speakers would be read as one with them.
+# Fields that request diarization from OpenAI's API. They are refused, since clients would take a
+# response without speakers for a diarized one.
 DIARIZED_FORMAT = "diarized_json"
 KNOWN_SPEAKER_NAMES = Field("known_speaker_names[]", "Names of speakers.", many=True)
 KNOWN_SPEAKER_REFERENCES = Field("known_speaker_references[]", "Their voices.", many=True)

@@ -1,4 +1,4 @@
-"""A multipart body to its parts, or a sentence about what is wrong with it."""
+"""Parse a multipart body into its text fields and the upload."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SPOOL_BYTES = 2 * 1024 * 1024  # larger uploads go to disk; a 30 s window of WAV stays in memory
-MAX_FIELD_BYTES = 256 * 1024  # all the text fields of a form together
+SPOOL_BYTES = 2 * 1024 * 1024  # larger uploads go to disk; a 30 s window as WAV stays in memory
+MAX_FIELD_BYTES = 256 * 1024  # total of a form's text fields
 MAX_PARTS = 200
-MAX_HEADER_BYTES = 8 * 1024  # the headers of one part
+MAX_HEADER_BYTES = 8 * 1024  # of one form part
 BROKEN = "The multipart body is broken or incomplete."
 
 
 class Body(Protocol):
-    """What is asked of a request's stream."""
+    """Stream that a form is read from."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 class Form:
-    """The parts of a multipart body: text fields by name, and the upload.
+    """Multipart form: text fields by name, and the upload.
 
-    A context manager: the spooled upload is gone when the block ends.
+    A context manager: leaving the block deletes the spooled upload.
     """
 
     def __init__(self) -> None:
@@ -58,21 +58,21 @@ class Form:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with contextlib.suppress(OSError):  # what could not be written is written again
+        with contextlib.suppress(OSError):  # closing retries a failed write
             self.file.close()
 
     def read(self, body: Body, content_type: str | None, limits: Limits) -> None:
-        """Read the whole body, counting as it comes; its announced length is not believed.
+        """Read the whole body, counting its bytes: Content-Length is not trusted.
 
         Args:
-            body: the request's stream, positioned at its start.
-            content_type: the request's header, which names the boundary.
+            body: The request's stream, positioned at its start.
+            content_type: The request's header, which names the boundary.
 
         Raises:
-            UnsupportedBody: it is not multipart/form-data.
-            InvalidRequest: it is broken, or has too many or too large fields.
-            TooLarge: it is over the byte limit.
-            StorageFull: the disk is full.
+            UnsupportedBody: The body is not multipart/form-data.
+            InvalidRequest: The body is broken, or has too many or too large fields.
+            TooLarge: The body is over the byte limit.
+            StorageFull: The disk is full.
         """
         kind, parameters = parse_options_header(content_type)
         if kind != b"multipart/form-data":
@@ -96,33 +96,33 @@ class Form:
             raise InvalidRequest(BROKEN)
 
     def write(self, data: bytes) -> None:
-        """Add to the upload; nothing: what is buffered goes to the disk.
+        """Append data to the upload; empty data flushes the buffer to disk.
 
         Raises:
-            StorageFull: the disk is full.
+            StorageFull: The disk is full.
         """
         try:
             self.file.write(data)
             if not data:
                 self.file.flush()
         except OSError as error:
-            logger.error("an upload cannot be kept in %s: %s", tempfile.gettempdir(), error)
+            logger.error("upload storage failed in %s: %s", tempfile.gettempdir(), error)
             raise StorageFull("The service has no room for this upload now.") from None
 
     def text(self, field: Field) -> str:
-        """The field's last value, without surrounding space; empty where there is none."""
+        """Return the field's last value, stripped; empty if it has none."""
         values = self.texts(field)
         return values[-1].strip() if values else ""
 
     def texts(self, field: Field) -> list[str]:
-        """All values of a field, under any of its names."""
+        """Return all values of a field, under any of its names."""
         return [
             value for name, values in self.fields.items() if field.reads(name) for value in values
         ]
 
 
 class FormParts:
-    """Takes the multipart parser's events, in order, and fills a form with them."""
+    """Callbacks of the multipart parser, which fill a form."""
 
     def __init__(self, form: Form) -> None:
         self._form = form
@@ -136,7 +136,7 @@ class FormParts:
         self.complete = False
 
     def callbacks(self) -> MultipartCallbacks:
-        """The functions python-multipart's parser calls."""
+        """Return the functions that python-multipart's parser calls."""
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._on_header_name,
@@ -187,7 +187,7 @@ class FormParts:
             return
         self._field_bytes += end - start
         if self._field_bytes > MAX_FIELD_BYTES:
-            for field in SPEAKER_FIELDS:  # recordings, which are often larger
+            for field in SPEAKER_FIELDS:  # voice recordings, which often exceed the limit
                 if field.reads(self._name):
                     raise speakers_refused(field)
             raise InvalidRequest(f"The form's fields are larger than {MAX_FIELD_BYTES} bytes.")
@@ -208,12 +208,12 @@ class FormParts:
 
 
 def speakers_refused(field: Field) -> InvalidRequest:
-    """Return the error for a field that asks for speakers to be told apart."""
+    """Return the error for a field that requests diarization."""
     name = field.name.removesuffix("[]")
     remedy = f"leave out {name}" if field in SPEAKER_FIELDS else f"ask for another {name}"
     return InvalidRequest(f"This service does not tell speakers apart; {remedy}.", param=name)
 
 
 def shown(text: str) -> str:
-    """A client's text, short enough for a message."""
+    """Return a client's text, shortened for a message."""
     return text if len(text) <= 40 else text[:40] + "…"

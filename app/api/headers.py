@@ -1,4 +1,4 @@
-"""Text as a header may hold it."""
+"""Format text for a header value."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ MOST_LETTERS = 300
 
 
 def header_text(text: str) -> str:
-    """Return a sentence as one line of ASCII, cut where it is too long for a header."""
+    """Return text as one line of ASCII, truncated to `MOST_LETTERS`."""
     return " ".join(text.split()).encode("ascii", "replace").decode()[:MOST_LETTERS]

@@ -1,4 +1,4 @@
-"""The resources that say how the worker is: health, service, metrics."""
+"""Serve the worker's health, service description and metrics."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from app.errors import NOTHING_HERE, NotFound
 
 
 class Health:
-    """GET: 200 exactly when this worker could transcribe now.
+    """Health resource; GET returns 200 only if this worker can transcribe now.
 
-    It takes no slot and no lock, so it answers while every slot is busy.
+    It takes no slot and no lock, so it responds while every slot is busy.
     """
 
     def __init__(self, config: Config, engine: Engine) -> None:
@@ -28,8 +28,8 @@ class Health:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         unready = self._engine.unready
-        # For the balancer, whose health check reads no body: that this is a worker, what it does,
-        # and what it lacks.
+        # The balancer's health check reads no body: these headers carry the worker's id, its
+        # figures and the reason it is unready.
         resp.set_header("X-Worker", str(self._config.worker_id))
         resp.set_header(HEADER, figures(self._engine))
         body: dict[str, Any] = {
@@ -55,7 +55,7 @@ class Health:
 
 
 class Service:
-    """GET: what this is and where to go."""
+    """Root resource; GET returns the service's name, state and endpoints."""
 
     def __init__(self, config: Config, engine: Engine, endpoints: dict[str, str]) -> None:
         self._config = config
@@ -77,9 +77,11 @@ class Service:
 
 
 class Metrics:
-    """GET: Prometheus text. Workers listen on the loopback address and the balancer does not
-    pass this route on, so only the machine itself reads it; the header is for a spelling of the
-    path that the balancer does not know."""
+    """Metrics resource; GET returns Prometheus text.
+
+    Only the machine itself can read it: workers listen on the loopback address, and the balancer
+    does not forward this route. `X-Outside` covers spellings of the path that it does not know.
+    """
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         if req.get_header("X-Outside"):

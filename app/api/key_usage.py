@@ -1,4 +1,4 @@
-"""Who sent a request: whose key it was, and what the metrics count for it."""
+"""Count requests and audio in the metrics of each key."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ CLASSES = ("2xx", "4xx", "5xx")
 
 
 class KeyUsage:
-    """The sender of one request; it belongs to the request's thread.
+    """Usage of one request's key; only the request's thread calls it.
 
     Args:
-        key: whose it is; None where no key is asked for.
+        key: The request's key; None if none is required.
     """
 
     def __init__(self, key: Key | None = None) -> None:
         self._key = key
 
     def transcribed(self, seconds: float) -> None:
-        """Audio of this length became a text."""
+        """Count transcribed audio of this length."""
         if self._key:
             metrics.KEY_AUDIO_SECONDS.labels(self._key.name).inc(seconds)
 
     def answered(self, status: int) -> None:
-        """The request got its answer."""
+        """Count the response by the class of its status."""
         if self._key:
             metrics.KEY_REQUESTS.labels(self._key.name, f"{status // 100}xx").inc()
 
 
 def count_from_zero(keys: tuple[Key, ...]) -> None:
-    """Have a counter for each key before it first counts: rates compare two readings."""
+    """Create every key's counters at 0: a rate needs a reading before the first increment."""
     for key in keys:
         metrics.KEY_AUDIO_SECONDS.labels(key.name)
         for status in CLASSES:

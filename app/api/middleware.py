@@ -1,4 +1,4 @@
-"""What every request passes: its id, its key, its line in the log."""
+"""Process every request: its id, body, key and log line."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ logger = logging.getLogger(__name__)
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 LEFTOVERS_S = 5.0
 BEARER = re.compile(r"bearer +([^ ].*)", re.IGNORECASE | re.DOTALL)
-# Names under which clients put a key into a URL.
+# Query parameter names that clients use for a key.
 KEY_NAMES = re.compile(
     r"(x[-_]?)?((api|access|auth|secret|bearer|client)[-_]?)?(key|token|secret)|authorization|bearer",
     re.IGNORECASE,
 )
-QUIET_PATHS = ("/health", "/metrics")  # asked every second
+QUIET_PATHS = ("/health", "/metrics")  # requested every second
 
 
 class RequestContext:
-    """Gives every request an id, the client's own when it is sane, and every answer the same."""
+    """Middleware that sets the request id, the client's own if valid, and logs the request."""
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         sent = req.get_header("X-Request-ID") or ""
@@ -50,23 +50,23 @@ class RequestContext:
         resp.set_headers(spans.headers())
         method, path = req.method, req.path
 
-        def ended() -> None:
+        def log_request() -> None:
             level = logging.DEBUG if path in QUIET_PATHS else logging.INFO
             fields = {"status": final_status(resp), **spans.fields()}
             logger.log(level, "%s %s", method, path, extra=log.with_fields(fields))
             log.request_id.set("-")
 
         if isinstance(resp.stream, EventStream):
-            resp.stream.when_closed(ended)
+            resp.stream.when_closed(log_request)
         else:
-            ended()
+            log_request()
 
 
 class RequestBodyMiddleware:
-    """Gives every request its body, and reads what is left of one that was refused before its end.
+    """Middleware that provides the request body and reads the rest of a refused one.
 
-    A connection that is closed while its client still sends is reset, and the answer is lost on
-    the way; the client then sees no reason.
+    Closing a connection while its client still sends resets it, and the client loses the error
+    response.
     """
 
     def __init__(self) -> None:
@@ -82,20 +82,20 @@ class RequestBodyMiddleware:
         if req.method != "POST" or resp.status_code < 400:
             return
         body: RequestBody = req.context.body
-        ends = time.monotonic() + LEFTOVERS_S
-        with contextlib.suppress(ServiceError):  # it has left, or is slow
-            while (left_s := ends - time.monotonic()) > 0 and body.read(seconds=left_s):
+        deadline = time.monotonic() + LEFTOVERS_S
+        with contextlib.suppress(ServiceError):  # the client disconnected, or is slow
+            while (left_s := deadline - time.monotonic()) > 0 and body.read(seconds=left_s):
                 pass
 
 
 class Keys:
-    """Asks for a key before any of the body is read.
+    """Middleware that checks the API key before the body is read.
 
-    A resource that needs one says so with `needs_key = True`; where no key is configured all of
-    them are for everyone. Limits of keys are enforced by the balancer.
+    Resources with `needs_key = True` require a key, unless no key is configured. The balancer
+    enforces the limits of keys.
 
     Args:
-        keyring: the keys that are valid.
+        keyring: The valid keys.
     """
 
     def __init__(self, keyring: Keyring) -> None:
@@ -103,8 +103,8 @@ class Keys:
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         req.context.caller = KeyUsage()
-        # Not looked at, so that the answer says nothing of it: wrong or right, it is known to
-        # every proxy on the way.
+        # The key is not checked, so the response does not reveal whether it is valid: every proxy
+        # on the path has seen it.
         if any(KEY_NAMES.fullmatch(name) for name in req.params):
             raise KeyInUrl(KEY_IN_URL)
 
@@ -133,14 +133,14 @@ class Keys:
 
 
 def final_status(resp: falcon.Response) -> int:
-    """How the answer ended: a stream may fail after its first event, when its head says 200."""
+    """Return the final status: a stream may fail after it was sent with status 200."""
     return resp.stream.status if isinstance(resp.stream, EventStream) else resp.status_code
 
 
 def sent_key(req: falcon.Request) -> str:
-    """The key a client sent, as a bearer or in a header of its own; empty: none.
+    """Return the key sent as a bearer token or in `X-API-Key`; empty if there is none.
 
-    deploy/haproxy.cfg reads them by the same rule, or a key would be valid for one of the two.
+    deploy/haproxy.cfg must follow the same rule, or the two would accept different keys.
     """
     if bearer := BEARER.fullmatch(req.get_header("Authorization") or ""):
         return bearer[1]

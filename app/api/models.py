@@ -1,4 +1,4 @@
-"""The resources that say which models this worker answers for."""
+"""Serve the list of models and each model's description."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from app.config import Config
 from app.errors import UnknownModel
 
 DEFAULT_MODEL = "whisper-1"  # OpenAI's name, which every client may send
-CREATED = 1_663_718_400  # 2022-09-21, when Whisper was published; OpenAI's clients read a time
+CREATED = 1_663_718_400  # 2022-09-21, Whisper's publication; OpenAI's clients require a time
 
 
 def served_models(config: Config) -> dict[str, dict[str, Any]]:
-    """The models' OpenAI objects by their ids."""
+    """Return the models' OpenAI objects by id."""
     return {
         name: {"id": name, "object": "model", "created": CREATED, "owned_by": "openai"}
         for name in (config.name, DEFAULT_MODEL)
@@ -22,7 +22,7 @@ def served_models(config: Config) -> dict[str, dict[str, Any]]:
 
 
 class Models:
-    """GET the list."""
+    """Model list resource."""
 
     needs_key = True
 
@@ -34,7 +34,7 @@ class Models:
 
 
 class OneModel:
-    """GET one; ids may hold slashes."""
+    """Resource of a single model; ids may contain slashes."""
 
     needs_key = True
 

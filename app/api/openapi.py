@@ -1,7 +1,7 @@
-"""`/openapi.json`: the API as a document, written from the tables that the code itself reads.
+"""Generate `/openapi.json` from the tables that the code itself reads.
 
-Fields come from `api/fields.py`, formats from `formats.py`, errors from the error tree. What an
-answer holds is described here, and the suite holds real answers against it.
+Fields come from `app/api/fields.py`, formats from `app/formats`, errors from `app/errors.py`. The
+response schemas are written here, and the tests validate real responses against them.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ An error is always JSON. 503 and 429 mean: send the same request again after `Re
 
 
 def described(schema: Schema, text: str) -> Schema:
-    """A schema with a sentence."""
+    """Return a schema with a description."""
     return schema | {"description": text}
 
 
 def an_object(
     properties: dict[str, Schema], optional: tuple[str, ...] = (), open: bool = False
 ) -> Schema:
-    """An object that has all of its properties but the optional ones; open: and others."""
+    """Return an object schema; `open` allows properties that are not listed."""
     return {
         "type": "object",
         "properties": properties,
@@ -63,12 +63,12 @@ def an_object(
 
 
 def a_list(schema: Schema) -> Schema:
-    """A list of one kind of thing."""
+    """Return the schema of an array."""
     return {"type": "array", "items": schema}
 
 
 def ref(name: str) -> Schema:
-    """A schema that stands in the document under this name."""
+    """Return a reference to a named schema of the document."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
@@ -206,7 +206,7 @@ SCHEMAS: dict[str, Schema] = {
     ),
 }  # fmt: skip
 
-# What stands behind `data:` of an event.
+# The `data:` field of an event.
 EVENT: Schema = {
     "type": "string",
     "contentMediaType": "application/json",
@@ -227,7 +227,7 @@ HEADERS: dict[str, tuple[str, Schema]] = {
 AGAIN = ("Retry-After", "Retry-After-Ms", "X-Should-Retry")
 OF_ERRORS = {401: ("WWW-Authenticate",), 429: AGAIN, 503: AGAIN}
 
-# What each status means, and the error that has it; 408 is the balancer's.
+# Descriptions by status; 408 is the balancer's.
 ERRORS: dict[int, str] = {
     InvalidRequest.status: "A field is missing or wrong, or the audio cannot be decoded.",
     Unauthorized.status: "The key is missing or wrong.",
@@ -245,7 +245,7 @@ OF_THE_REST = (400, 401, 404, 500, 503)
 
 
 def errors(statuses: tuple[int, ...]) -> dict[str, Any]:
-    """Answers that are no success, by status."""
+    """Return the error responses by status."""
     return {
         str(status): answer(
             ERRORS[status],
@@ -257,7 +257,7 @@ def errors(statuses: tuple[int, ...]) -> dict[str, Any]:
 
 
 def answer(text: str, content: dict[str, Schema], headers: tuple[str, ...] = ()) -> dict[str, Any]:
-    """One answer of one route."""
+    """Return one response of a route."""
     names = ("X-Request-ID", *headers)
     return {
         "description": text,
@@ -269,7 +269,7 @@ def answer(text: str, content: dict[str, Schema], headers: tuple[str, ...] = ())
 
 
 def form_schema(route: str) -> Schema:
-    """The form of one of the two audio routes."""
+    """Return the form's schema for an audio route."""
     fields = [field for field in FIELDS if route in field.routes]
     return {
         "type": "object",
@@ -279,7 +279,7 @@ def form_schema(route: str) -> Schema:
 
 
 def field_schema(field: Field) -> Schema:
-    """A field as JSON Schema; forms carry text, so limits are those of its value."""
+    """Return a field's JSON Schema; forms carry text, so limits apply to the parsed value."""
     schema: Schema = {"type": field.kind}
     if field.kind == "file":
         schema = {"type": "string", "format": "binary"}
@@ -295,7 +295,7 @@ def field_schema(field: Field) -> Schema:
 
 
 def audio_content() -> dict[str, Schema]:
-    """What a successful answer may be, by content type."""
+    """Return the schemas of a successful response by content type."""
     by_type: dict[str, Schema] = {
         form.content_type.partition(";")[0]: STRING for form in FORMATS.values()
     }
@@ -308,7 +308,7 @@ def audio_content() -> dict[str, Schema]:
 
 
 def audio(route: str, summary: str) -> dict[str, Any]:
-    """The operation of one of the two audio routes."""
+    """Return the path item of an audio route."""
     return {
         "post": {
             "operationId": route,
@@ -343,7 +343,7 @@ def reading(
     statuses: tuple[int, ...],
     **further: Any,
 ) -> dict[str, Any]:
-    """A route that is read with GET."""
+    """Return the path item of a GET route."""
     operation = {
         "operationId": name,
         "summary": summary,
@@ -363,7 +363,7 @@ MODEL_ID = {
 
 
 def paths() -> dict[str, Any]:
-    """Every route that the balancer passes on to a worker."""
+    """Return the path items of every route that the balancer forwards to a worker."""
     page = {"text/html": STRING}
     health = reading(
         "health",
@@ -405,17 +405,17 @@ def paths() -> dict[str, Any]:
 
 
 def json_of(name: str) -> dict[str, Schema]:
-    """A JSON body of the schema of this name."""
+    """Return JSON content with a named schema."""
     return {"application/json": ref(name)}
 
 
 def document(asks_for_a_key: bool) -> dict[str, Any]:
-    """The whole document; OpenAPI 3.1.
+    """Return the whole document; OpenAPI 3.1.
 
     Args:
-        asks_for_a_key: the routes under /v1 need one.
+        asks_for_a_key: Whether the routes under /v1 require a key.
     """
-    found: dict[str, Any] = {
+    description: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "Transcription service",
@@ -439,5 +439,5 @@ def document(asks_for_a_key: bool) -> dict[str, Any]:
         },
     }
     if asks_for_a_key:
-        found["security"] = [{"bearer": []}, {"header": []}]
-    return found
+        description["security"] = [{"bearer": []}, {"header": []}]
+    return description

@@ -1,4 +1,4 @@
-"""Serve the pages for people, which are static files in app/pages."""
+"""Serve the HTML pages, which are static files in app/pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# Nothing from any other host, and no script or style but the files here.
+# Nothing from other hosts; only scripts and styles from files.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -27,9 +27,9 @@ POLICY = (
 
 
 class Pages:
-    """GET a file that a page is made of; `Page` serves the pages themselves.
+    """Resource of a page's scripts, styles and images; `Page` serves the pages themselves.
 
-    The files are read when the worker starts, so that no name a client sends reaches the disk.
+    The files are read when the worker starts, so no name from a client reaches the file system.
     """
 
     def __init__(self) -> None:
@@ -55,11 +55,11 @@ class Pages:
 
 
 class Page:
-    """GET one page under an address of its own.
+    """Resource of one page at its own path.
 
     Args:
-        pages: where its file is.
-        name: the file.
+        pages: The loaded files.
+        name: The page's file name.
     """
 
     def __init__(self, pages: Pages, name: str) -> None:
@@ -73,7 +73,7 @@ class Page:
 
 
 class Description:
-    """GET the API's description in OpenAPI's form."""
+    """Resource of the OpenAPI document."""
 
     def __init__(self, config: Config) -> None:
         self._document: dict[str, Any] = document(config.asks_for_key)

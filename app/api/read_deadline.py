@@ -1,4 +1,4 @@
-"""Clients that send a byte now and then: their connections end, whatever they still say."""
+"""Enforce read deadlines: disconnect clients that trickle data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 
 class Reading:
-    """One call to read, and whether it took too long."""
+    """One read with its deadline, and whether it is late."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         self.connection = connection
@@ -20,13 +20,12 @@ class Reading:
 
 
 class ReadDeadlines:
-    """Ends reads that take too long, from one thread.
+    """Watch that ends reads past their deadline, on one thread.
 
-    A read blocks until it has all it was asked for, so a client that sends a byte now and then
-    would hold its thread for days, whatever the socket's time-out. Request threads call `within`;
-    the watch's own thread sleeps until the earliest deadline and shuts the receiving side of that
-    connection, which the reader sees as the end of the body. The lock guards the table: what
-    stands in it has an open socket.
+    A read blocks until it has every requested byte, so a client that trickles data would hold its
+    thread for days, whatever the socket's timeout. Request threads call `within`; the watch's own
+    thread checks every second and shuts down the receiving side of a late connection, which the
+    reader sees as the end of the body. The lock guards the table, whose sockets are all open.
     """
 
     def __init__(self) -> None:
@@ -36,7 +35,7 @@ class ReadDeadlines:
 
     @contextmanager
     def within(self, connection: socket.socket, seconds: float) -> Iterator[Reading]:
-        """Bound what is read from this connection within the block."""
+        """Enforce a deadline on reads from this connection within the block."""
         reading = Reading(connection, time.monotonic() + seconds)
         with self._changed:
             self._readings.add(reading)
@@ -49,7 +48,7 @@ class ReadDeadlines:
                 self._readings.discard(reading)
 
     def arrived(self, reading: Reading) -> None:
-        """What was waited for is there; the rest of the block may take its time."""
+        """Lift the deadline: the data has arrived, and the rest of the block is not limited."""
         with self._changed:
             self._readings.discard(reading)
 
@@ -59,12 +58,12 @@ class ReadDeadlines:
                 self._changed.wait(self._shut_late_ones())
 
     def _shut_late_ones(self) -> float | None:
-        """Shut those beyond their deadline; returns after how many seconds to look again."""
+        """Shut down late connections; return the seconds until the next check."""
         now = time.monotonic()
         for reading in self._readings:
             if not reading.late and reading.deadline <= now:
                 reading.late = True
-                with contextlib.suppress(OSError):  # the client has left
+                with contextlib.suppress(OSError):  # the client has disconnected
                     reading.connection.shutdown(socket.SHUT_RD)
-        # A shorter deadline than those known may come meanwhile, and nobody says so.
+        # An earlier deadline may be added meanwhile without a notification.
         return 1.0 if self._readings else None

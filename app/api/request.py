@@ -1,4 +1,4 @@
-"""A form to a `TranscriptionRequest`, or a sentence about the field that is wrong."""
+"""Validate a form and return its `TranscriptionRequest`, or raise an error that names the field."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionRequest:
-    """What one client asks for.
+    """Validated request for one transcription.
 
     Attributes:
-        file: the upload, in memory, or on disk when it is large.
-        response_format: a key of `FORMATS`.
-        layout: of subtitles.
-        stream: it is to come in events.
+        file: The upload, in memory, or on disk if it is large.
+        response_format: A key of `FORMATS`.
+        layout: Layout of subtitles.
+        stream: Whether to respond with server-sent events.
     """
 
     file: BinaryIO
@@ -45,14 +45,14 @@ class TranscriptionRequest:
 def transcription_request(
     form: Form, headers: Mapping[str, str], config: Config, task: str | None = None
 ) -> TranscriptionRequest:
-    """Check the fields and name their defaults.
+    """Validate the fields and fill in their defaults.
 
     Args:
-        headers: the request's, names in capitals; a tier may stand there.
-        task: what the route says; None: the form may say it.
+        headers: The request's headers, names in capitals; one may set the tier.
+        task: The route's task; None: the form may set it.
 
     Raises:
-        InvalidRequest: a field is missing or wrong; the message says which.
+        InvalidRequest: A field is missing or invalid; the message names it.
     """
     if not form.has_file:
         raise InvalidRequest("The form has no file.", param="file")
@@ -80,7 +80,7 @@ def transcription_request(
 
 
 def check_speakers(form: Form) -> None:
-    """Raise `InvalidRequest` where speakers are to be told apart, which this service does not."""
+    """Raise `InvalidRequest` for diarization, which this service does not support."""
     if form.text(fields.RESPONSE_FORMAT) == fields.DIARIZED_FORMAT:
         raise speakers_refused(fields.RESPONSE_FORMAT)
     for field in fields.SPEAKER_FIELDS:
@@ -89,25 +89,25 @@ def check_speakers(form: Form) -> None:
 
 
 def decode_options(form: Form, config: Config, task: str | None, scores: bool) -> DecodeOptions:
-    """The decoding choices of a form; what it leaves open is the server's.
+    """Return a form's decoding options, with the server's defaults.
 
     Args:
-        scores: the answer's form has a place for the tokens' scores.
+        scores: Whether the response format can hold token scores.
     """
-    asked = listed(form, fields.TIMESTAMP_GRANULARITIES)
-    for granularity in asked:
+    granularities = listed(form, fields.TIMESTAMP_GRANULARITIES)
+    for granularity in granularities:
         if granularity not in fields.GRANULARITIES:
             raise refused(fields.TIMESTAMP_GRANULARITIES, granularity, "segment or word")
     temperature = number(form, fields.TEMPERATURE)
     favoured = form.texts(fields.HOTWORDS) + listed(form, fields.KEYWORDS)
     return DecodeOptions(
         task=task or one_of(form, fields.TASK, fields.TASKS[0]),
-        # A translation's source is detected: its form has no language, and one sent is ignored.
+        # A translation's source language is detected; a `language` field is ignored.
         language=None if task == "translate" else language(form),
         languages=languages(form),
         prompt=plain_text(form.text(fields.PROMPT)) or None,
         hotwords=plain_text(" ".join(favoured)) or None,
-        word_timestamps="word" in asked,
+        word_timestamps="word" in granularities,
         token_scores="logprobs" in listed(form, fields.INCLUDE) and scores,
         temperatures=(temperature,) if temperature else config.temperature,
         speech=speech_options(form, config),
@@ -115,7 +115,7 @@ def decode_options(form: Form, config: Config, task: str | None, scores: bool) -
 
 
 def speech_options(form: Form, config: Config) -> SpeechOptions:
-    """The VAD choices: meeting bots' own fields, or OpenAI's `chunking_strategy`."""
+    """Return the VAD options from meeting bots' own fields or OpenAI's `chunking_strategy`."""
     unfold_chunking_strategy(form)
     threshold = number(form, fields.THRESHOLD)
     padding = number(form, fields.PREFIX_PADDING_MS)
@@ -136,7 +136,7 @@ def speech_options(form: Form, config: Config) -> SpeechOptions:
 
 
 def unfold_chunking_strategy(form: Form) -> None:
-    """Where the strategy came as one JSON object, note its members as fields of their own."""
+    """Add the members of a `chunking_strategy` JSON object to the form as separate fields."""
     field = fields.CHUNKING_STRATEGY
     text = form.text(field)
     if text in ("", "auto"):
@@ -153,7 +153,7 @@ def unfold_chunking_strategy(form: Form) -> None:
 
 
 def layout(form: Form) -> Layout:
-    """How subtitles are laid out."""
+    """Return the layout of subtitles."""
     width, count = number(form, fields.MAX_LINE_WIDTH), number(form, fields.MAX_LINE_COUNT)
     default = BROADCAST
     return Layout(
@@ -163,7 +163,7 @@ def layout(form: Form) -> Layout:
 
 
 def language(form: Form) -> str | None:
-    """The `language` field as a Whisper code; None: detect."""
+    """Return the `language` field as a Whisper code; None: detect."""
     text = form.text(fields.LANGUAGE)
     try:
         return language_code(text)
@@ -172,8 +172,8 @@ def language(form: Form) -> str | None:
 
 
 def languages(form: Form) -> tuple[str, ...]:
-    """The candidates among which detection chooses."""
-    found = []
+    """Return the candidates for language detection."""
+    codes = []
     for text in listed(form, fields.LANGUAGES):
         try:
             code = language_code(text)
@@ -181,12 +181,12 @@ def languages(form: Form) -> tuple[str, ...]:
             code = None
         if code is None:
             raise refused(fields.LANGUAGES, text, "codes such as en, or languages' names")
-        found.append(code)
-    return tuple(dict.fromkeys(found))
+        codes.append(code)
+    return tuple(dict.fromkeys(codes))
 
 
 def one_of(form: Form, field: Field, default: str) -> str:
-    """A field that has a few possible values."""
+    """Return the value of a field that has a few allowed values."""
     value = form.text(field) or default
     if value not in field.choices:
         raise refused(field, value, ", ".join(field.choices))
@@ -194,16 +194,16 @@ def one_of(form: Form, field: Field, default: str) -> str:
 
 
 def listed(form: Form, field: Field) -> list[str]:
-    """Return all values of a field: repeated, between commas, or as lists in JSON."""
+    """Return all values of a field: repeated, comma-separated, or as JSON lists."""
     values = (value.strip() for text in form.texts(field) for value in items(field, text.strip()))
     return [value for value in values if value]
 
 
 def items(field: Field, text: str) -> list[str]:
-    """Return the values in one text: a list in JSON, else what stands between commas.
+    """Return the values in one text: a JSON list or a comma-separated list.
 
-    A list that is printed by Python, JavaScript or Java (`['word', 'segment']`, `[word, segment]`)
-    is no JSON, and is read as text between commas.
+    A list printed by Python, JavaScript or Java (`['word', 'segment']`, `[word, segment]`) is not
+    JSON and is read as a comma-separated list.
     """
     if text.startswith(("[", "{", '"')):
         try:
@@ -224,18 +224,18 @@ def items(field: Field, text: str) -> list[str]:
 
 
 def is_text(value: object) -> bool:
-    """Whether it is a string, and has no half of a surrogate pair, which no tokenizer takes."""
+    """Return whether it is a string without lone surrogates, which no tokenizer accepts."""
     return isinstance(value, str) and not SURROGATE.search(value)
 
 
 def unquoted(text: str) -> str:
     """Return a text without the quotes around it."""
-    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
-    return text[1:-1] if quoted else text
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if is_quoted else text
 
 
 def flag(form: Form, field: Field) -> bool:
-    """True or false, as clients of all languages write it; absent or empty: false."""
+    """Return a boolean in any spelling that clients use; absent or empty: False."""
     value = (form.text(field) or "false").lower()
     if value not in ("true", "1", "false", "0"):
         raise refused(field, value, "true or false")
@@ -243,7 +243,7 @@ def flag(form: Form, field: Field) -> bool:
 
 
 def number(form: Form, field: Field) -> float | None:
-    """A number within the field's limits; None when it is absent or empty."""
+    """Return a number within the field's limits; None if it is absent or empty."""
     text = form.text(field)
     if not text:
         return None
@@ -262,6 +262,6 @@ def number(form: Form, field: Field) -> float | None:
 
 
 def refused(field: Field, value: str, accepted: str) -> InvalidRequest:
-    """The sentence for a field's wrong value."""
+    """Return the error for a field's invalid value."""
     name = field.name.removesuffix("[]")
     return InvalidRequest(f"{name} is {shown(value)!r}; it accepts {accepted}.", param=name)

@@ -1,4 +1,4 @@
-"""Where one request's time goes: kept by its thread, shown in its headers, log line and metrics."""
+"""Record the time of each stage of a request for its headers, log line and metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from app.observability import log, metrics
 
 
 class Spans:
-    """The stages of one request, in seconds, in the order in which they ended."""
+    """Durations of one request's stages, in the order in which they ended."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -17,26 +17,26 @@ class Spans:
 
     @property
     def total_s(self) -> float:
-        """From the request's headers until now."""
+        """Return the time since the request's headers arrived."""
         return time.monotonic() - self._began
 
     def note(self, stage: str, seconds: float) -> None:
-        """A stage has ended."""
+        """Record the duration of a finished stage."""
         self._seconds[stage] = seconds
 
     def about(self, subject: log.Fields) -> None:
-        """What the log line says of the request besides, such as its tier."""
+        """Add fields to the log line, such as the request's tier."""
         self._subject |= subject
 
     def observe(self) -> None:
-        """The request succeeded: count its stages and the whole."""
+        """Observe the stages and the total of a successful request in the metrics."""
         for stage, seconds in (self._seconds | {"total": self.total_s}).items():
             metrics.STAGE_SECONDS.labels(stage).observe(seconds)
 
     def headers(self) -> dict[str, str]:
-        """What clients and browsers' tools read; milliseconds.
+        """Return the timing headers for clients and browser tools, in milliseconds.
 
-        Source: W3C, Server Timing; and OpenAI's name for the total.
+        Source: W3C, Server Timing; OpenAI's name for the total.
         """
         total_s = self.total_s
         stages = self._seconds | {"total": total_s}
@@ -46,6 +46,6 @@ class Spans:
         }
 
     def fields(self) -> log.Fields:
-        """For the log line: seconds of audio, milliseconds of stages."""
+        """Return the log fields: seconds of audio, milliseconds of stages."""
         stages = {f"{stage}_ms": round(s * 1000) for stage, s in self._seconds.items()}
         return {"elapsed_ms": round(self.total_s * 1000), **self._subject, **stages}

@@ -1,4 +1,4 @@
-"""The resource behind OpenAI's two audio routes: form, slot, waveform, segments, format."""
+"""Serve OpenAI's two audio routes: form, slot, waveform, segments, response."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from app.formats import EVENT_STREAM, FORMATS
 from app.observability import metrics
 from app.process import give_back_memory
 
-# No proxy on the way may gather events (the second is nginx's own name for that).
+# Keep proxies from buffering events (the second header is nginx's own).
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-LONG_S = 60  # what a recording of this length has used is worth giving back at once
+LONG_S = 60  # longer recordings use enough memory to return it to the system at once
 
 
 class Transcriptions:
-    """POST a recording, get its text.
+    """Resource that transcribes the recording of a POST request.
 
     Args:
-        task: `translate` on the translations route; None where the form may say.
+        task: `translate` on the translations route; None if the form may set it.
     """
 
     needs_key = True
@@ -74,15 +74,15 @@ class Transcriptions:
             connection = req.env.get("gunicorn.socket")
             segments = self._segments(request, connection, spans, caller)
             if request.stream:
-                # The upload is read when the first event is there, so it may go with the form.
+                # The upload has been read by the first event, so the form may delete it.
                 resp.stream = EventStream(segments, request.response_format == "verbose_json")
                 resp.content_type = EVENT_STREAM
                 resp.set_headers(UNBUFFERED)
                 return
             transcript = run_to_end(segments)
-        written = FORMATS[request.response_format]
-        resp.text = written.write(transcript, request.layout)
-        resp.content_type = written.content_type
+        response_format = FORMATS[request.response_format]
+        resp.text = response_format.write(transcript, request.layout)
+        resp.content_type = response_format.content_type
 
     def _segments(
         self,
@@ -91,9 +91,9 @@ class Transcriptions:
         spans: Spans,
         caller: KeyUsage,
     ) -> Generator[Segment, None, Transcript]:
-        """The request's segments as they are decoded, then its transcript.
+        """Yield the request's segments as they are decoded, then return its transcript.
 
-        From the first draw to the end it holds a slot, and the client's leaving ends it.
+        It holds a slot from the first iteration to the end; a client disconnect ends it.
         """
         tier = request.tier.value
         try:
@@ -111,14 +111,14 @@ class Transcriptions:
                 if seconds > LONG_S:
                     give_back_memory()
                 metrics.AUDIO_RECEIVED_SECONDS.labels(tier).inc(seconds)
-                decoded = time.monotonic()
-                spans.note("decode", decoded - begin)
+                inference_begin = time.monotonic()
+                spans.note("decode", inference_begin - begin)
                 spans.about({"audio_s": round(seconds, 2)})
                 transcript = yield from self._engine.segments(
                     waveform, request.options, cancellation, request.tier
                 )
-                ended = time.monotonic()
-                spans.note("inference", ended - decoded)
+                end = time.monotonic()
+                spans.note("inference", end - inference_begin)
                 del waveform
                 if seconds > LONG_S:
                     give_back_memory()
@@ -132,7 +132,7 @@ class Transcriptions:
         metrics.AUDIO_SECONDS.labels(tier).inc(seconds)
         caller.transcribed(seconds)
         if seconds:
-            metrics.REAL_TIME_FACTOR.labels(tier).observe((queued_s + ended - begin) / seconds)
+            metrics.REAL_TIME_FACTOR.labels(tier).observe((queued_s + end - begin) / seconds)
         spans.observe()
         return transcript
 
@@ -142,20 +142,20 @@ class Transcriptions:
 
 
 def check_encoding(encoding: str) -> None:
-    """Raise `UnsupportedBody` for a compressed body, which would read as a broken one."""
+    """Raise `UnsupportedBody` for a compressed body, which would otherwise look broken."""
     if encoding.strip().lower() != "identity":
         raise UnsupportedBody("The body has a Content-Encoding; send it without one.")
 
 
 def measured(file: BinaryIO) -> tuple[bytes, int]:
-    """An upload's first bytes, and how many it has."""
+    """Return an upload's first 4 bytes and its size in bytes."""
     file.seek(0)
     head = file.read(4)
     return head, file.seek(0, 2)
 
 
 def count_failure(error: ServiceError, tier: str) -> None:
-    """Count an answer that is no transcript, by its kind."""
+    """Count an error response by its kind."""
     metrics.ANSWERS.labels(str(error.status), tier).inc()
     if isinstance(error, Unavailable):
         metrics.REFUSED.labels(error.reason, tier).inc()

@@ -1,6 +1,6 @@
-"""What a worker tells the balancer about its work with each health check: one header.
+"""Report a worker's statistics to the balancer in one header of each health check.
 
-The balancer keeps an answer's words up to 127 bytes, so names are short and numbers rounded.
+The balancer keeps at most 127 bytes of a word, so names are short and numbers rounded.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from app.engine.engine import Engine
 from app.observability import metrics
 
 HEADER = "X-Figures"
-STAGES = ("queue", "decode", "inference")  # what an answer takes, without the client's sending
+STAGES = ("queue", "decode", "inference")  # without receiving the upload
 MIB = 1 << 20
 
 
 def figures(engine: Engine) -> str:
-    """`name=value` pairs: counters since the process started, and the GPU's memory in MiB.
+    """Return `name=value` pairs: counters since the process started, and GPU memory in MiB.
 
-    `busy` is seconds of device calls, of which there are `calls` at a time; `audio` and `took`
-    are seconds of transcribed audio and of the clock for it.
+    `busy` is seconds of device calls, of which up to `calls` run at once; `audio` is seconds of
+    transcribed audio, and `took` is the wall time for it.
     """
     named: dict[str, object] = {
         "device": engine.device,

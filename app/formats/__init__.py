@@ -1,4 +1,4 @@
-"""A transcript in each form a client can ask for, and its events: pure functions, one table."""
+"""Write a transcript in each response format, and its events: pure functions, one table."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from app.engine.results import Segment, TokenScore, Transcript, Word
 from app.formats.subtitles import BROADCAST, Cue, Layout, cues
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
-POSITIONS_PER_S = 50  # what Whisper's encoder makes of the audio, and its decoder reads
+POSITIONS_PER_S = 50  # of audio, at the output of Whisper's encoder
 
 
 class Writer(Protocol):
-    """Writes a transcript; the layout is that of subtitles."""
+    """Function that writes a transcript; only subtitles use the layout."""
 
     def __call__(self, transcript: Transcript, layout: Layout = ..., /) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How a transcript is written and what the answer says it is."""
+    """Response format: its writer and its content type."""
 
     write: Writer
     content_type: str
 
 
 def as_json(transcript: Transcript, layout: Layout = BROADCAST) -> str:
-    """`json`: the text, its language, its tokens' scores when asked for, and what it cost."""
+    """Write `json`: the text, its language, token scores if requested, and the usage."""
     body: dict[str, Any] = {"text": transcript.text, "languages": languages(transcript)}
     if transcript.with_scores:
         body["logprobs"] = logprobs(transcript.segments)
@@ -39,12 +39,12 @@ def as_json(transcript: Transcript, layout: Layout = BROADCAST) -> str:
 
 
 def as_verbose_json(transcript: Transcript, layout: Layout = BROADCAST) -> str:
-    """`verbose_json`: everything the model said, with its own scores."""
+    """Write `verbose_json`: the model's whole output with its scores."""
     return dump(verbose(transcript))
 
 
 def verbose(transcript: Transcript) -> dict[str, Any]:
-    """The object of `verbose_json`."""
+    """Return the `verbose_json` object."""
     body: dict[str, Any] = {
         "task": transcript.task,
         "language": transcript.language,
@@ -64,12 +64,12 @@ def verbose(transcript: Transcript) -> dict[str, Any]:
 
 
 def as_text(transcript: Transcript, layout: Layout = BROADCAST) -> str:
-    """`text`: the words and a line end."""
+    """Write `text`: the words and a newline."""
     return transcript.text + "\n"
 
 
 def as_srt(transcript: Transcript, layout: Layout = BROADCAST) -> str:
-    """`srt`: SubRip."""
+    """Write `srt`: SubRip."""
     return "".join(
         f"{number}\n{cue_block(cue, ',')}"
         for number, cue in enumerate(cues(transcript, layout), start=1)
@@ -77,7 +77,7 @@ def as_srt(transcript: Transcript, layout: Layout = BROADCAST) -> str:
 
 
 def as_vtt(transcript: Transcript, layout: Layout = BROADCAST) -> str:
-    """`vtt`: WebVTT; the header stands even over no cues.
+    """Write `vtt`: WebVTT, with its header even if there are no cues.
 
     Source: W3C, WebVTT: The Web Video Text Tracks Format, section 4.
     """
@@ -95,7 +95,7 @@ FORMATS = {
 
 
 def segment_object(segment: Segment) -> dict[str, Any]:
-    """A segment as clients read it; `audio_start` and `audio_end` are what meeting bots read."""
+    """Return a segment as clients read it; meeting bots read `audio_start` and `audio_end`."""
     body: dict[str, Any] = {
         "id": segment.id,
         "seek": segment.seek,
@@ -116,22 +116,22 @@ def segment_object(segment: Segment) -> dict[str, Any]:
 
 
 def word_object(word: Word, text: str) -> dict[str, Any]:
-    """A word; in a segment its text keeps the leading space, since clients concatenate."""
+    """Return a word; in a segment its text keeps the leading space, since clients concatenate."""
     return {"word": text, "start": word.start, "end": word.end, "probability": word.probability}
 
 
 def languages(transcript: Transcript) -> list[dict[str, str]]:
-    """Return the languages as OpenAI's `gpt-transcribe` does; none where none was detected."""
+    """Return the languages as OpenAI's `gpt-transcribe` does; empty if none was detected."""
     return [{"code": transcript.language}] if transcript.language_probability else []
 
 
 def usage(transcript: Transcript) -> dict[str, Any]:
-    """What OpenAI bills for such a model: seconds of audio, begun ones counted."""
+    """Return what OpenAI bills for such a model: seconds of audio, rounded up."""
     return {"type": "duration", "seconds": ceil(transcript.duration)}
 
 
 def clock(seconds: float, mark: str) -> str:
-    """HH:MM:SS and milliseconds behind the mark (`,` in SubRip, `.` in WebVTT)."""
+    """Return HH:MM:SS, the mark (`,` in SubRip, `.` in WebVTT) and milliseconds."""
     milliseconds = round(seconds * 1000)
     minutes, milliseconds = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
@@ -139,20 +139,20 @@ def clock(seconds: float, mark: str) -> str:
 
 
 def cue_block(cue: Cue, mark: str) -> str:
-    """A cue's times and lines, and the empty line that ends it."""
+    """Return a cue's times and lines, and the empty line that ends it."""
     times = f"{clock(cue.start, mark)} --> {clock(cue.end, mark)}"
     return "\n".join((times, *cue.lines)) + "\n\n"
 
 
 def escape_vtt(text: str) -> str:
-    """WebVTT reads `&` and `<` as markup."""
+    """Escape `&` and `<`, which WebVTT reads as markup."""
     return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 class Deltas:
-    """The text of a transcript in pieces, one a segment, that join to the text as a whole.
+    """Text deltas of a transcript, one for each segment, that concatenate to the whole text.
 
-    The whole has no space at its ends, so none is given out before it is known that words follow.
+    The whole text is stripped, so a space is held back until more words follow.
     """
 
     def __init__(self) -> None:
@@ -160,7 +160,7 @@ class Deltas:
         self._begun = False
 
     def after(self, segment: Segment) -> str:
-        """What a segment adds; empty when it has no words."""
+        """Return what a segment adds; empty if it has no words."""
         text = self._held + segment.text
         kept = text.rstrip()
         self._held = text[len(kept) :] if self._begun or kept else ""
@@ -171,7 +171,7 @@ class Deltas:
 
 
 def delta_event(delta: str, segment: Segment, in_full: bool) -> bytes:
-    """What a segment adds to the text; in full: and the segment itself."""
+    """Return the event for a segment's text; `in_full` adds the segment itself."""
     body: dict[str, Any] = {"type": "transcript.text.delta", "delta": delta}
     if segment.token_scores is not None:
         body["logprobs"] = logprobs([segment])
@@ -181,7 +181,7 @@ def delta_event(delta: str, segment: Segment, in_full: bool) -> bytes:
 
 
 def done_event(transcript: Transcript, in_full: bool) -> bytes:
-    """The whole text and what it cost; in full: all that `verbose_json` has besides."""
+    """Return the event for the whole text and usage; `in_full` adds all of `verbose_json`."""
     body: dict[str, Any] = {"type": "transcript.text.done", "text": transcript.text}
     body["languages"] = languages(transcript)
     if in_full:
@@ -193,12 +193,12 @@ def done_event(transcript: Transcript, in_full: bool) -> bytes:
 
 
 def error_event(body: dict[str, Any]) -> bytes:
-    """What ends a stream that cannot go on: the body that an answer in one piece would have."""
+    """Return the event that ends a failed stream; its body is that of an error response."""
     return b"event: error\n" + event({"type": "error"} | body)
 
 
 def event(body: dict[str, Any]) -> bytes:
-    """One server-sent event.
+    """Return one server-sent event.
 
     Source: WHATWG, HTML Living Standard, section 9.2.6.
     """
@@ -206,8 +206,10 @@ def event(body: dict[str, Any]) -> bytes:
 
 
 def logprobs(segments: Iterable[Segment]) -> list[dict[str, Any]]:
-    """The tokens of the text; the bytes of one may be part of a character."""
-    scores: Iterable[TokenScore] = chain.from_iterable(one.token_scores or () for one in segments)
+    """Return the tokens of the text; a token's bytes may be part of a character."""
+    scores: Iterable[TokenScore] = chain.from_iterable(
+        segment.token_scores or () for segment in segments
+    )
     return [
         {
             "token": score.content.decode("utf-8", "replace"),
@@ -219,19 +221,21 @@ def logprobs(segments: Iterable[Segment]) -> list[dict[str, Any]]:
 
 
 def token_usage(transcript: Transcript) -> dict[str, Any]:
-    """A stream's usage, which OpenAI counts in tokens: the encoder's positions of audio, and the
-    tokens that were written."""
+    """Return a stream's usage, which OpenAI counts in tokens.
+
+    Input tokens are the encoder's positions of audio, output tokens those of the text.
+    """
     audio = ceil(transcript.duration * POSITIONS_PER_S)
-    written = sum(len(segment.tokens) for segment in transcript.segments)
+    output = sum(len(segment.tokens) for segment in transcript.segments)
     return {
         "type": "tokens",
         "input_tokens": audio,
         "input_token_details": {"audio_tokens": audio},
-        "output_tokens": written,
-        "total_tokens": audio + written,
+        "output_tokens": output,
+        "total_tokens": audio + output,
     }
 
 
 def dump(body: dict[str, Any]) -> str:
-    """JSON in UTF-8, never NaN."""
+    """Return JSON with unescaped Unicode; NaN is an error."""
     return json.dumps(body, ensure_ascii=False, allow_nan=False)

@@ -1,7 +1,7 @@
-"""Decide where a text may be broken into lines, and how badly it reads when it is.
+"""Decide where a text may be broken into lines, and what each break costs its readability.
 
-Rules for languages are short tables; text that they do not cover breaks at any space. The
-patterns match the text around a break, with a newline in the place of the space there.
+The rules for each language are short tables; text that they do not cover breaks at any space. The
+patterns match the text around a break, with a newline in place of the space.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-# Costs. A further cue costs less than 3, so each of these is paid only where nothing else fits.
+# Costs. Another cue costs less than 3, so a break this costly is chosen only if nothing else fits.
 IN_WORD = 20.0
 TIED = 6.0
 IN_NAME = 3.0
-NO_SPACE = 0.01  # between letters of a script without spaces: a mark before it is better
+NO_SPACE = 0.01  # between letters of a script without spaces; after a mark is better
 
 SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "।", "۔", "؟")
 PHRASE_ENDS = (",", ";", ":", "،", "、", "，", "；", "：", "—", "–")
@@ -23,7 +23,7 @@ OPENING_QUOTES = "\"'“‘„«([¿¡"
 CLOSING_QUOTES = "\"'”’»)]"
 HYPHENS = "-‐–—/"
 
-# Thai and Lao; Burmese; Khmer; Chinese and Japanese with their marks. Korean writes spaces.
+# Thai and Lao; Burmese; Khmer; Chinese and Japanese with their punctuation. Korean has spaces.
 UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
     "\U00020000-\U0003ffff]"
@@ -32,16 +32,16 @@ UNSPACED = re.compile(
 TRAILING = "ぁぃぅぇぉっゃゅょゎゕゖァィゥェォッャュョヮヵヶー々〻ゝゞヽヾะาำๅๆฯະາຳຽໆຯ"
 # Characters that end no line: Thai and Lao vowels before a consonant, signs, a joiner.
 LEADING = "เแโใไເແໂໃໄ¿¡#§№\u200d"
-VIRAMA = 9  # the combining class of signs that join two consonants; Burmese's asat does not
+VIRAMA = 9  # combining class of signs that join two consonants; Burmese asat does not
 BURMESE_ASAT = "\u103a"
 
-# Of scripts with both; Georgian letters are lower case too, but begin sentences.
+# Only scripts with both cases: Georgian letters are lower case, but begin sentences.
 UPPER = "".join(letter for letter in map(chr, range(0x590)) if letter.isupper())
 LOWER = "".join(letter for letter in map(chr, range(0x590)) if letter.islower())
 # Abbreviations that never end a sentence: titles, "that is", "compare", "about".
 LEADING_ON = (
     "mr|mrs|ms|messrs|dr|prof|rev|hon|st|ste|mt|gen|col|capt|lt|sgt|maj|gov|sen|rep|pres"
-    "|vs|cf|viz|approx|incl|esp|resp"  # above English, here also others
+    "|vs|cf|viz|approx|incl|esp|resp"  # English above, also other languages here
     "|hr|hrn|fr|ing|dipl|bzw|vgl|inkl|sog|ggf|evtl|ca|dhr|mevr|bijv"  # German, Dutch
     "|mm|mme|mlle|mgr|env|sr|sra|srta|dra|dña|aprox|sig|dott|avv"  # French, Spanish, Italian
     "|ks|inż|np|tj|tzn|tzv|např"  # Polish, Czech
@@ -52,7 +52,7 @@ TITLES = (
 )
 NUMBERED = "nos?|nr|núm|nro|n[º°]|č|figs?|vol|pp?|s|art|abs|kap|bd|abb|ch|sec|ext|tel"
 LARGE = r"hundred|thousand|mil|(?:m|b|tr)illion\w*|milliard\w*|mill[oó]n\w*|mio\.|mrd\."
-# What follows a number; any other word does so more loosely, and these not at all.
+# Words tied to the number before them; other words are tied more loosely, UNRELATED not at all.
 MONTHS = "Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember"
 MONTHS_EN = "January|February|March|May|June|July|October|December"  # those not among the German
 UNITS = (
@@ -68,7 +68,7 @@ OPENERS = (
     "|For|If|When|What|Who|How|Why|My|His|Her|Our|Their|Its|No|Not|Yes|Now|Then|After|Before"
 )
 
-# What is kept together wherever it fits on a line.
+# Text to keep on one line wherever it fits.
 TIES = re.compile(
     rf"""
     (?<!\w)(?i:{LEADING_ON})\.\n(?!(?:{OPENERS})\b)          # Mr. and Mrs. Smith, vs. Jones
@@ -86,7 +86,7 @@ TIES = re.compile(
     """,
     re.VERBOSE,
 )
-# The same, unless the speaker pauses there.
+# The same, unless the speaker pauses at the break.
 NUMBERS = re.compile(
     rf"""
     \d(?:st|nd|rd|th|er|[ºª])?\n(?:                         # 5 km, 10 000, 1.5 %, 10th of May
@@ -114,15 +114,15 @@ NAMES = re.compile(
 
 
 def break_cost(before: str, after: str, is_pause: bool) -> float:
-    """Return how badly a line ends with `before` and the next one begins with `after`.
+    """Return the cost of a line break between `before` and `after`.
 
     Args:
-        before: a few words up to the break.
-        after: a few words from it; a space at its beginning, where the text has one.
-        is_pause: whether the speaker pauses here.
+        before: A few words before the break.
+        after: A few words after it, with the leading space if the text has one.
+        is_pause: Whether the speaker pauses at the break.
 
     Returns:
-        0 for a break that is as good as any.
+        0 for a good break.
     """
     spaced = after.startswith(" ")
     if not spaced and not is_between_scripts(before + after, len(before)):
@@ -137,7 +137,7 @@ def break_cost(before: str, after: str, is_pause: bool) -> float:
 
 
 def ends_sentence(before: str, after: str) -> bool:
-    """Whether a sentence ends here: at its mark, unless what follows goes on in lower case.
+    """Return whether a sentence ends here: at its mark, unless lower case follows.
 
     So "at 5 p.m. on Friday" is one sentence, and "at 5 p.m. On Friday" two.
     """
@@ -146,7 +146,7 @@ def ends_sentence(before: str, after: str) -> bool:
 
 
 def ends_phrase(before: str) -> bool:
-    """Whether a part of a sentence ends here; a full stop is an abbreviation's."""
+    """Return whether a phrase ends here; a full stop would be that of an abbreviation."""
     text = before.rstrip(CLOSING_QUOTES)
     return text.endswith(PHRASE_ENDS) or text.endswith(("!", "?", "…", "..."))
 
@@ -155,14 +155,14 @@ Rule = Callable[[str, int], bool]
 
 
 def is_between_words(text: str, at: int) -> bool:
-    """Whether a space, which goes with the word after it, begins here."""
+    """Return whether a space begins here; it belongs to the word after it."""
     return text[at].isspace() and not text[at - 1].isspace()
 
 
 def is_between_letters(text: str, at: int) -> bool:
-    """Whether a line can begin with this letter: no accent and no closing mark does.
+    """Return whether a line can begin with this letter: not with an accent or a closing mark.
 
-    Nor can a line end with an opening mark or a sign before a number.
+    A line cannot end with an opening mark or a sign before a number either.
     """
     before, after = text[at - 1], text[at]
     return not (
@@ -180,24 +180,24 @@ def is_between_letters(text: str, at: int) -> bool:
 
 
 def is_between_scripts(text: str, at: int) -> bool:
-    """Whether a line can begin here without a space: beside a letter of a script without them."""
-    beside = UNSPACED.match(text, at - 1) or UNSPACED.match(text, at)
-    return beside is not None and is_between_letters(text, at)
+    """Return whether a line can begin here without a space: next to a letter of such a script."""
+    neighbour = UNSPACED.match(text, at - 1) or UNSPACED.match(text, at)
+    return neighbour is not None and is_between_letters(text, at)
 
 
 def is_after_hyphen(text: str, at: int) -> bool:
-    """Whether a hyphen or a slash within a word ends here."""
+    """Return whether a hyphen or a slash within a word ends here."""
     in_word = text[at - 2 : at - 1].isalnum() and is_between_letters(text, at)
     return in_word and text[at - 1] in HYPHENS
 
 
 def is_between_columns(text: str, at: int) -> bool:
-    """Whether this is a character of its own, whatever it means."""
+    """Return whether this character has a column of its own and follows no space."""
     return columns(text[at]) > 0 and not text[at - 1].isspace()
 
 
 def split(text: str, begin: int, end: int, rule: Rule) -> Iterator[tuple[int, int]]:
-    """Yield the parts of text[begin:end] that begin where the rule holds, as offsets."""
+    """Yield the pieces of text[begin:end] that begin where the rule holds, as offsets."""
     yield from pairwise([begin, *(at for at in range(begin + 1, end) if rule(text, at)), end])
 
 
@@ -213,9 +213,9 @@ def narrow(
         is_between_columns,
     ),
 ) -> Iterator[tuple[int, int]]:
-    """Yield a word as it is where it fits on a line, else its parts by the first rules that do.
+    """Yield a word whole if it fits on a line, else split by the first rules that make it fit.
 
-    More parts than need be: which of them share a line is decided with the words around them.
+    Yields more pieces than necessary; the layout of the surrounding words joins some again.
     """
     if not rules or width(text[begin:end].strip()) <= max_width:
         yield begin, end
@@ -225,7 +225,7 @@ def narrow(
 
 
 def width(text: str) -> int:
-    """Return the columns of a text: wide characters of East Asia take two, combining ones none."""
+    """Return the columns of a text: East Asian wide characters take two, combining ones none."""
     return sum(columns(letter) for letter in text)
 
 
