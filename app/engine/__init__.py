@@ -1,9 +1,9 @@
-"""From waveforms to transcripts; knows nothing of HTTP, and alone knows faster-whisper."""
+"""Turn waveforms into transcripts; independent of HTTP, and the only user of faster-whisper."""
 
 import os
 
-# onnxruntime, which finds speech for faster-whisper, reports each process and each model it loads
-# to its makers, and keeps an identifier of the machine for it, unless this is set before it is
-# loaded (from its version 1.32 on, also on Linux). The model hub's client has such a wish as well.
+# onnxruntime, which runs faster-whisper's speech detection, reports each process and each model it
+# loads to its vendor, and stores a machine identifier for that, unless this is set before the
+# import (also on Linux since version 1.32). The model hub's client has a similar switch.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

@@ -1,8 +1,8 @@
-"""Who may decode now: the slots of one worker.
+"""Admit requests to the slots of one worker.
 
-Requests wait in the balancer, which sends a worker no more than it has slots: nearly. While servers
-change their state HAProxy 2.6 was seen to send one more, a dozen times in a row as it was refused.
-So a few requests may wait here for a slot; everyone else is refused.
+Requests queue in the balancer, which should never send a worker more requests than it has slots.
+While servers change state, HAProxy 2.6 was observed to send one more, and to retry it a dozen times
+in a row as it was refused. So a few requests may wait here for a slot; any further one is refused.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from app.errors import Busy, Draining, NotReady, Unavailable
 
 
 class Tier(Enum):
-    """How urgent a request is; the order is the order of service."""
+    """Priority of a request; members are listed in the order of service."""
 
     REALTIME = "realtime"
     DEFERRED = "deferred"
 
 
 class ServiceState(Enum):
-    """Whether slots are given out."""
+    """State of the worker that decides whether requests get slots."""
 
-    LOADING = "loading"  # requests wait: soon there will be slots
+    LOADING = "loading"  # requests wait for the model
     OPEN = "open"
-    BROKEN = "broken"  # there never will be
-    DRAINING = "draining"  # what is inside is finished, nothing new comes in
+    BROKEN = "broken"  # the model could not be loaded, or the device failed
+    DRAINING = "draining"  # admitted requests finish, new ones are refused
 
 
-PLACES = 4  # for those that wait
-LOOK_EVERY_S = 0.2  # for a client that leaves while it waits
+PLACES = 4  # in the queue for a slot
+LOOK_EVERY_S = 0.2  # how often a waiting request checks whether its client disconnected
 
 
 class Admission:
-    """Gives out the slots of one worker.
+    """Slots of one worker, granted in order of arrival.
 
     Request threads call `slot`; the engine's own threads call `open`, `fail` and `drain`. The
-    lock guards every field; nobody waits while holding it.
+    lock guards every field; no thread holds it while waiting.
 
     Args:
-        slots: requests inside at once.
-        wait_s: the longest that a request waits, for the model or for a slot.
+        slots: number of requests that may hold a slot at once.
+        wait_s: queue timeout, for the model and for a slot each.
     """
 
     def __init__(self, slots: int, wait_s: float) -> None:
@@ -58,37 +58,37 @@ class Admission:
         self._draining = False
         self._reason = ""
         self._inside = 0
-        self._waiting: set[threading.Event] = set()  # for the model
-        self._queue: deque[object] = deque()  # for a slot
-        self._freed = threading.Condition(self._lock)  # notified when one leaves
+        self._waiting: set[threading.Event] = set()  # requests that wait for the model
+        self._queue: deque[object] = deque()  # requests that wait for a slot
+        self._freed = threading.Condition(self._lock)  # notified when a slot is released
 
     @classmethod
     def of(cls, config: Config) -> Admission:
-        """The admission the settings describe."""
+        """Return the admission that the settings describe."""
         return cls(config.slots, config.queue_timeout_s)
 
     @property
-    def house(self) -> ServiceState:
-        """Whether slots are given out now."""
+    def state(self) -> ServiceState:
+        """Return the current state."""
         return ServiceState.DRAINING if self._draining else self._opened
 
     @property
     def inside(self) -> int:
-        """Slots in use."""
+        """Return the number of slots in use."""
         return self._inside
 
     @property
     def waiting(self) -> int:
-        """Requests that wait, for the model or for a slot."""
+        """Return the number of requests that wait for the model or for a slot."""
         return len(self._waiting) + len(self._queue)
 
     @contextmanager
     def slot(self, cancellation: Cancellation) -> Iterator[float]:
-        """Hold a slot for the length of the block; yields the seconds waited for it.
+        """Hold a slot for the duration of the block; yield the seconds waited for it.
 
         Raises:
-            Busy, Draining, NotReady: there is no slot for this request.
-            ClientDisconnected: the client left while it waited.
+            Busy, Draining, NotReady: no slot is available for this request.
+            ClientDisconnected: the client disconnected during the wait.
         """
         began = time.monotonic()
         cancellation.check()
@@ -103,52 +103,52 @@ class Admission:
                 self._freed.notify_all()
 
     def open(self) -> None:
-        """The model is ready."""
+        """Grant slots from now on: the model is loaded."""
         self._decide(ServiceState.OPEN)
 
     def fail(self, reason: str) -> None:
-        """There will be no model: refuse the waiting and everyone after them."""
+        """Refuse waiting and new requests: the model is unavailable."""
         self._reason = reason
         self._decide(ServiceState.BROKEN)
 
     def drain(self, timeout_s: float) -> int:
-        """Refuse newcomers and wait for those inside; returns how many are left."""
+        """Refuse new requests and wait for admitted ones; return how many are left."""
         self.close()
         with self._lock:
             self._freed.wait_for(lambda: self._inside == 0, timeout_s)
             return self._inside
 
     def close(self) -> None:
-        """Refuse newcomers from now on, without waiting for anyone.
+        """Refuse new requests from now on, without waiting for admitted ones.
 
-        Called in a signal handler, which may run inside any of the methods here: it takes no
-        lock, and one assignment needs none.
+        Called in a signal handler, which may interrupt any method of this class. So it takes no
+        lock; a single assignment needs none.
         """
         self._draining = True
 
-    def _decide(self, house: ServiceState) -> None:
+    def _decide(self, state: ServiceState) -> None:
         with self._lock:
-            self._opened = house
-            for waiting in self._waiting:
-                waiting.set()
+            self._opened = state
+            for event in self._waiting:
+                event.set()
 
     def _await_model(self, cancellation: Cancellation) -> None:
-        """Return when it is known whether there will be a model, or when the time is up."""
-        called = threading.Event()
+        """Wait until loading has succeeded or failed, or until the queue timeout."""
+        loaded = threading.Event()
         with self._lock:
-            if self.house is not ServiceState.LOADING:
+            if self.state is not ServiceState.LOADING:
                 return
-            self._waiting.add(called)
-        cancellation.wake(called.set)
-        called.wait(self._wait_s)
+            self._waiting.add(loaded)
+        cancellation.wake(loaded.set)
+        loaded.wait(self._wait_s)
         cancellation.wake(None)
         with self._lock:
-            self._waiting.discard(called)
+            self._waiting.discard(loaded)
         cancellation.check()
 
     def _take(self, cancellation: Cancellation) -> None:
-        """Take a slot, first come first served; the lock is held, but for the waiting."""
-        if self.house is not ServiceState.OPEN:
+        """Take a slot in order of arrival; the caller holds the lock, waiting releases it."""
+        if self.state is not ServiceState.OPEN:
             raise self._refusal()
         if self._inside >= self._slots or self._queue:
             if len(self._queue) >= PLACES:
@@ -175,7 +175,7 @@ class Admission:
             self._freed.notify_all()
 
     def _refusal(self) -> Unavailable:
-        match self.house:
+        match self.state:
             case ServiceState.DRAINING:
                 return Draining("This worker is stopping. Send the request again.")
             case ServiceState.LOADING:

@@ -1,7 +1,7 @@
-"""How much decoded audio one worker holds at once: a second of it is 64 kB of memory.
+"""Limit how much decoded audio one worker holds at once: one second takes 64 kB of memory.
 
-An upload of a few MB can hold hours of audio. How much is known once it is decoded, so until then
-it counts as the most that its bytes can hold.
+An upload of a few MB can contain hours of audio. Its duration is known only after decoding; until
+then the upload counts as the longest audio that fits in its bytes.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from app.config import Config
 from app.engine.cancellation import Cancellation
 from app.errors import Busy
 
-# Fewer bytes a second than any of them: FLAC has 48 for digital silence, WAV 1625 (GSM 06.10).
+# Lower bounds on bytes per second: FLAC has 48 for digital silence, WAV 1625 (GSM 06.10).
 LEAST_BYTES_PER_S = 40
 LEAST_WAV_BYTES_PER_S = 1000
-LOOK_EVERY_S = 0.2  # for a client that leaves while it waits
+LOOK_EVERY_S = 0.2  # how often a waiting request checks whether its client disconnected
 
 
 class Reservation:
-    """What one request holds of the budget; it belongs to the request's thread."""
+    """Share of the budget that one request holds; only the request's thread uses it."""
 
     def __init__(self, budget: AudioBudget, seconds: float) -> None:
         self._budget = budget
         self.seconds = seconds
 
     def decoded(self, seconds: float) -> None:
-        """The audio is decoded, and this long."""
+        """Replace the estimate by the duration of the decoded audio."""
         self._budget.change(self, seconds)
 
 
 class AudioBudget:
-    """Lets requests decode as far as there is room for their audio, first come first served.
+    """Budget of decoded audio, granted to requests in order of arrival.
 
     Request threads call `reserve`; the lock guards every field.
 
     Args:
-        seconds: of audio at once.
-        longest_s: of one request.
-        wait_s: the longest that a request waits for room.
+        seconds: the most audio at once.
+        longest_s: the most audio of one request.
+        wait_s: queue timeout.
     """
 
     def __init__(self, seconds: float, longest_s: float, wait_s: float) -> None:
@@ -54,20 +54,20 @@ class AudioBudget:
 
     @classmethod
     def of(cls, config: Config) -> AudioBudget:
-        """The budget the settings describe."""
+        """Return the budget that the settings describe."""
         return cls(config.audio_budget_s, config.max_audio_duration_s, config.queue_timeout_s)
 
     @contextmanager
     def reserve(self, head: bytes, size: int, cancellation: Cancellation) -> Iterator[Reservation]:
-        """Hold room for an upload's audio for the length of the block.
+        """Reserve budget for an upload's audio for the duration of the block.
 
         Args:
             head: the upload's first bytes.
-            size: all its bytes.
+            size: the upload's length in bytes.
 
         Raises:
-            Busy: there was no room in time.
-            ClientDisconnected: the client left while it waited.
+            Busy: the budget stayed exhausted until the queue timeout.
+            ClientDisconnected: the client disconnected during the wait.
         """
         least = LEAST_WAV_BYTES_PER_S if head.startswith(b"RIFF") else LEAST_BYTES_PER_S
         reservation = Reservation(self, min(size / least, self._longest_s, self._seconds))
@@ -78,7 +78,7 @@ class AudioBudget:
             self.change(reservation, 0.0)
 
     def change(self, reservation: Reservation, seconds: float) -> None:
-        """Hold so much for a request instead of what it holds now."""
+        """Resize a reservation and wake the requests that wait."""
         with self._changed:
             self._held += seconds - reservation.seconds
             reservation.seconds = seconds

@@ -1,4 +1,4 @@
-"""One request's knowledge that nobody waits for its answer any more."""
+"""Signal that a request's answer is no longer wanted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from app.errors import ClientDisconnected
 
 
 class Cancellation:
-    """Set by the thread that watches the clients' connections, or by the request's own when
-    what is left of its answer is no more wanted.
+    """Cancellation flag of one request, with a callback for a thread that waits.
 
-    The request's own thread asks `check` between steps; whoever waits on its behalf registers
-    a callback to be woken. The lock guards both fields, so that a callback registered while
+    Set by the thread that watches client connections, or by the request's own thread when it
+    needs no more of the answer. The request's thread calls `check` between steps and registers a
+    callback while it waits. The lock guards both fields, so that a callback registered while
     `cancel` runs is still called.
     """
 
@@ -24,11 +24,11 @@ class Cancellation:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the client has left."""
+        """Return whether the request is cancelled."""
         return self._cancelled
 
     def cancel(self) -> None:
-        """Tell whoever waits."""
+        """Cancel the request and call the callback."""
         with self._lock:
             self._cancelled = True
             callback = self._callback
@@ -36,7 +36,7 @@ class Cancellation:
             callback()
 
     def wake(self, callback: Callable[[], None] | None) -> None:
-        """Have `callback` called on cancellation, at once if that has been; None: no more."""
+        """Call `callback` on cancellation, or now if already cancelled; None removes it."""
         with self._lock:
             self._callback = callback
             cancelled = self._cancelled
@@ -44,6 +44,6 @@ class Cancellation:
             callback()
 
     def check(self) -> None:
-        """Raise `ClientDisconnected` when the client has left."""
+        """Raise `ClientDisconnected` if the request is cancelled."""
         if self._cancelled:
             raise ClientDisconnected("The client closed the connection.")

@@ -1,4 +1,4 @@
-"""SHA-256 sums of a model's files: who names them, and whether the files are those."""
+"""Verify a model's files against SHA-256 sums from the settings, the folder or the hub."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ LINE = re.compile(r"([0-9a-fA-F]{64}) [ *]([^/]+)")
 
 
 class ChecksumError(Exception):
-    """A file is not the one that was meant; the message says which, and who named its sum."""
+    """Checksum mismatch; the message names the file and the source of the sum."""
 
 
 def verify(folder: Path, named: Sequence[str]) -> None:
-    """Hold a model's files against the sums in the settings and in the folder itself.
+    """Verify a model's files against the sums in the settings and in the folder itself.
 
-    Where neither names any, nothing is read.
+    Without sums, no file is read.
 
     Args:
-        folder: a model's.
+        folder: the model's folder.
         named: the setting's values, `FILE=SUM` or a sum alone for the weights.
 
     Raises:
-        ChecksumError: a file differs or is missing, or the folder's list cannot be read.
+        ChecksumError: a file differs or is missing, or the folder's list is malformed.
     """
     check(folder, sums_of(named), "MODEL_SHA256")
     listed = folder / SUMS_FILE
@@ -36,10 +36,10 @@ def verify(folder: Path, named: Sequence[str]) -> None:
 
 
 def verify_fetched(folder: Path) -> None:
-    """Hold files that have just been fetched against what their hub said they are.
+    """Verify downloaded files against the sums that the hub announced.
 
-    Its client names a file by the sum that the hub announced (large files: SHA-256) and looks at
-    the length alone.
+    The hub's client names a file after its announced sum (large files: SHA-256) but checks only
+    the length.
 
     Raises:
         ChecksumError: a file differs.
@@ -50,27 +50,27 @@ def verify_fetched(folder: Path) -> None:
 
 
 def sums_of(named: Sequence[str]) -> dict[str, str]:
-    """The setting's sums by file; `Config` has seen to their form."""
-    parts = [one.rpartition("=") for one in named]
+    """Return the setting's sums by file name; `Config` has validated their format."""
+    parts = [value.rpartition("=") for value in named]
     return {name or WEIGHTS: digest.lower() for name, _, digest in parts}
 
 
 def sums_in(path: Path) -> dict[str, str]:
-    """A list's sums by file.
+    """Return the sums of a `SHA256SUMS` file by file name.
 
     Raises:
-        ChecksumError: a line has another form.
+        ChecksumError: a line is malformed.
     """
-    found = {}
+    sums = {}
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
-        matched = LINE.fullmatch(line)
-        if matched is None:
+        match = LINE.fullmatch(line)
+        if match is None:
             raise ChecksumError(
                 f"{path}: line {number} is not a SHA-256 sum, two spaces and the name of a file in "
-                f"the same folder. Write it anew with `sha256sum *`, or remove it."
+                f"the same folder. Regenerate the list with `sha256sum *`, or remove it."
             )
-        found[matched[2]] = matched[1].lower()
-    return found
+        sums[match[2]] = match[1].lower()
+    return sums
 
 
 def check(folder: Path, sums: Mapping[str, str], source: str) -> None:
@@ -80,9 +80,9 @@ def check(folder: Path, sums: Mapping[str, str], source: str) -> None:
         if not path.is_file():
             raise ChecksumError(f"{source} names a SHA-256 for {path}, and there is no such file.")
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != wanted:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != wanted:
             raise ChecksumError(
-                f"{path} is not the file that {source} means: its SHA-256 is {found} and not "
+                f"{path} is not the file that {source} means: its SHA-256 is {digest} and not "
                 f"{wanted}. Fetch or copy the model again, or correct the sum."
             )

@@ -1,17 +1,17 @@
-"""How much of a window the encoder sees: all 30 s, or little more than its sound.
+"""Choose how much of a window the encoder sees: all 30 s, or little more than its sound.
 
 Whisper pads every window with silence to 30 s, and the encoder costs the same for 2 s as for 30.
-Cutting the padding is 4 to 6 times cheaper and by itself damages text: some short clips run away
-into repetition. So a result that looks like it is thrown away and the window done again in full.
+Cutting the padding is 4 to 6 times cheaper but alone damages text: some short clips end in a
+repetition loop. So a suspicious result is discarded and the full window is decoded.
 
-But for the rest that is left behind a recording's last word: it seldom holds another one, there
-the model is unsure in full as well, and every second answer to a bot has one. What was heard in it
-is thrown away and not looked for again.
+The exception is a tail window, the sound left after a recording's last word. It seldom contains a
+word, the model is unsure of it in the full window too, and every second recording of a bot has
+one. Its suspicious text is discarded and the window is not decoded again.
 
 Source of the thresholds: measured on 250 English clips with Whisper base, where the word error
-rate stayed the same (16.07 % for 16.10 %) and 8 % of the windows were done again. Of the rest: 100
-windows as bots cut them with tiny.en (tests/measure/ends.py), where of 2208 words 37 were
-missing, and 36 with the encoder's full window.
+rate stayed the same (16.07 % against 16.10 %) and 8 % of the windows were decoded again. For tail
+windows: 100 windows as bots cut them, with tiny.en (tests/measure/ends.py), where 37 of 2208 words
+were missing, and 36 with the full window.
 """
 
 from __future__ import annotations
@@ -21,45 +21,47 @@ from typing import Any
 from app.engine.hallucination_filter import compression_ratio
 
 FULL_FRAMES = 3000  # 30 s
-MARGIN_FRAMES = 200  # silence kept behind the sound
-# Windows in one call need one length, so lengths are rounded up to a few.
+MARGIN_FRAMES = 200  # silence kept after the sound
+# Windows of one call need the same length, so lengths are rounded up to a few values.
 STEPS_FRAMES = (1000, 1500, 2000, FULL_FRAMES)
 MAX_COMPRESSION_RATIO = 1.8
 MIN_AVG_LOGPROB = -0.8
 MAX_TOKENS_PER_S = 12
 MAX_TOKENS = 150
-TIME_STAMPS = 10  # room for them among the text's tokens
-# Calls are shared where their limits are the same, so these are few, too.
+TIME_STAMPS = 10  # timestamp tokens allowed in addition to the text's
+# Only operations with the same token limit share a call, so there are few limits too.
 LIMITED_FRAMES = (100, 300, 800, 1300, FULL_FRAMES)
-REST_FRAMES = 100  # of sound, the longest rest
+REST_FRAMES = 100  # most frames of sound in a tail window
 
 
 def encoder_frames(sound_frames: int) -> int:
-    """Frames to encode for a window with so many frames of sound."""
+    """Return the number of frames to encode for a window with this many frames of sound."""
     wanted = sound_frames + MARGIN_FRAMES
     return next((step for step in STEPS_FRAMES if step >= wanted), FULL_FRAMES)
 
 
 def most_tokens(sound_frames: int) -> int:
-    """Text tokens that can be believed of so many frames of sound."""
+    """Return the most text tokens plausible for this many frames of sound."""
     return int(min(MAX_TOKENS, MAX_TOKENS_PER_S * max(1.0, sound_frames / 100)))
 
 
 def longest_sequence(sound_frames: int) -> int:
-    """Tokens, time stamps counted, at which a short window's decoding may stop: a result as long
-    is suspicious, and a loop costs no more than that."""
+    """Return the token limit of a short window, timestamps included.
+
+    A result of this length is suspicious; the limit bounds the cost of a repetition loop.
+    """
     rounded = next(step for step in LIMITED_FRAMES if step >= sound_frames)
     return most_tokens(rounded) + TIME_STAMPS
 
 
 def is_suspicious(result: Any, text: str, text_tokens: int, sound_frames: int) -> bool:
-    """Whether a result of a short window cannot be believed.
+    """Return whether a short window's result is implausible.
 
     Args:
-        result: CTranslate2's, with its one hypothesis and the score of that (mean log
-            probability), of no more than `longest_sequence` tokens.
-        text: its words.
-        text_tokens: how many tokens they are, time stamps not counted.
+        result: CTranslate2's result with one hypothesis and its score (mean log probability), of
+            at most `longest_sequence` tokens.
+        text: the result's text.
+        text_tokens: number of tokens of the text, without timestamps.
         sound_frames: frames of sound in the window, 10 ms each.
     """
     return bool(

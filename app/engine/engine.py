@@ -1,4 +1,4 @@
-"""The engine: all that the api may call. Loading, slots, transcription, drain."""
+"""Run one worker's model for the api: loading, slots, transcription, self-test, drain."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ logger = logging.getLogger(__name__)
 
 
 WATCH_EVERY_S = 1.0
-PROVE_AFTER_S = 60.0  # without a transcript, after which a recording of our own is transcribed
+PROVE_AFTER_S = 60.0  # time without a transcript before a self-test
 LOAD_AGAIN_AFTER_S = 10.0
-FAILURES_LIMIT = 3  # device failures in a row after which nothing but a new process helps
-# A request whose call failed is answered (503) after so many seconds, when the balancer has seen
-# that this worker is not ready. At once, and it would come back here again and again while the
-# others are full, since who fails quickest looks idle: all its tries were used up in 0.9 s.
+FAILURES_LIMIT = 3  # consecutive device failures after which only a new process helps
+# Delay of the 503 after a device failure, so that the balancer first sees that this worker is not
+# ready. Without the delay it retried the request here while the other workers were full, because a
+# worker that fails quickly looks idle: all retries were used up in 0.9 s.
 HOLD_S = 1.0
 
 
 class Engine:
-    """One worker's model and the right to use it.
+    """Model of one worker and the admission to it.
 
-    `start` and `drain` are called by the process's lifetime hooks, everything else by request
-    threads. The loading thread writes the model and then opens the admission, and nobody
-    reads the model without a slot; so it needs no lock.
+    The process's lifetime hooks call `start` and `drain`; request threads call everything else.
+    The loading thread sets the model before it opens the admission, and requests use the model
+    only while they hold a slot, so the model needs no lock.
 
     Args:
         config: the settings.
-        give_up: called with a sentence when the device hangs or has failed for good: only a new
-            process helps.
-        on_ready: called once, when the worker could transcribe for the first time.
+        give_up: called with a reason when only a new process helps: the device hangs or fails
+            repeatedly, or the model cannot be loaded.
+        on_ready: called once, when the worker becomes ready.
     """
 
     def __init__(
@@ -62,25 +62,25 @@ class Engine:
         self._admission = Admission.of(config)
         self._model: Model | None = None
         self._failure = ""
-        self._proven = time.monotonic()  # when the last transcript was made
-        self._doubt = ""  # why the last call failed that the device is to blame for
+        self._proven = time.monotonic()  # time of the last successful transcript
+        self._doubt = ""  # why the worker is unhealthy; empty: it is healthy
         metrics.watch_admission(self._admission)
         metrics.watch_gpu_memory(lambda: self.gpu_memory)
         metrics.READY.set_function(lambda: float(self.ready))
 
     def start(self) -> None:
-        """Load and try the model in the background; the process answers meanwhile."""
+        """Load and self-test the model in the background."""
         threading.Thread(target=self._load, name="load-model", daemon=True).start()
 
     @property
     def state(self) -> str:
-        """`loading`, `open`, `broken` (the model cannot be loaded) or `draining`."""
-        return self._admission.house.value
+        """Return `loading`, `open`, `broken` (no usable model or device) or `draining`."""
+        return self._admission.state.value
 
     @property
     def unready(self) -> str | None:
-        """Why this worker could not transcribe now; None: it can."""
-        match self._admission.house:
+        """Return why this worker is not ready; None: it is ready."""
+        match self._admission.state:
             case ServiceState.LOADING:
                 return "The model is loading."
             case ServiceState.BROKEN:
@@ -92,37 +92,39 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """A recording went through the model, and the worker is not stopping."""
+        """Return whether the worker passed its last check and is not draining."""
         return self.unready is None
 
     @property
     def device(self) -> str:
-        """`cuda` or `cpu`; what was asked for until the model is loaded."""
+        """Return `cuda` or `cpu`; until the model is loaded, the setting."""
         return self._model.device if self._model else self._config.device
 
     @property
     def calls_at_once(self) -> int:
-        """Calls on the device side by side; 0 until the model is loaded."""
+        """Return the number of concurrent device calls; 0 until the model is loaded."""
         return self._model.replicas if self._model else 0
 
     @property
     def gpu_memory(self) -> Memory | None:
-        """The memory of this process's GPU; None without one, or before the model is loaded."""
+        """Return the GPU's memory use; None without a GPU or before the model is loaded."""
         gpu = self._model.gpu_memory if self._model else None
         return gpu.read() if gpu else None
 
     @property
     def gpu_available(self) -> bool:
-        """Whether this process sees a GPU; known once the model is loaded."""
+        """Return whether this process sees a GPU; False until the model is loaded."""
         return bool(self._model and self._model.gpus)
 
     def admit(self, cancellation: Cancellation) -> AbstractContextManager[float]:
-        """A slot for the length of a `with` block; see `Admission.slot`."""
+        """Return a context manager that holds a slot; see `Admission.slot`."""
         return self._admission.slot(cancellation)
 
     def check(self, options: DecodeOptions) -> None:
-        """Raise `InvalidRequest` when the model cannot do what a request asks; the caller holds
-        a slot."""
+        """Raise `InvalidRequest` if the model does not support the options.
+
+        The caller holds a slot.
+        """
         if self._model is None:
             raise NotReady("The model is not loaded.")
         self._model.check(options)
@@ -134,23 +136,23 @@ class Engine:
         cancellation: Cancellation,
         tier: Tier = Tier.REALTIME,
     ) -> Generator[Segment, None, Transcript]:
-        """Decode one request; the caller holds a slot until the generator has ended.
+        """Decode one request; the caller holds a slot until the generator ends.
 
         Args:
             waveform: float32 in [-1, 1], shape (n_samples,), mono 16 kHz.
 
         Yields:
-            The segments in their order, each as soon as it is known. Nothing happens before the
-            first is drawn; closing the generator ends the work.
+            Segments in order, each as soon as it is decoded. Decoding starts when the first one
+            is requested; closing the generator stops it.
 
         Returns:
-            The transcript they make.
+            The transcript of these segments.
 
         Raises:
-            InvalidRequest: the model cannot do what the options ask.
-            ClientDisconnected: the client left.
-            DeviceFailed: the device failed; another worker's may not.
-            EngineFailed: the library failed. The cause is in the log, both times.
+            InvalidRequest: the model does not support the options.
+            ClientDisconnected: the client disconnected.
+            DeviceFailed: the device failed; another worker may succeed. The cause is logged.
+            EngineFailed: the library failed. The cause is logged.
         """
         if self._model is None:
             raise NotReady("The model is not loaded.")
@@ -175,15 +177,15 @@ class Engine:
         cancellation: Cancellation,
         tier: Tier = Tier.REALTIME,
     ) -> Transcript:
-        """The whole transcript at once; see `segments`."""
+        """Return the complete transcript; see `segments`."""
         return run_to_end(self.segments(waveform, options, cancellation, tier))
 
     def close(self) -> None:
-        """Refuse new requests; those inside go on. Safe to call in a signal handler."""
+        """Refuse new requests; admitted ones continue. Safe to call in a signal handler."""
         self._admission.close()
 
     def drain(self, timeout_s: float) -> int:
-        """Refuse new requests, wait for the others; returns how many were left behind."""
+        """Refuse new requests and wait for admitted ones; return how many are left."""
         return self._admission.drain(timeout_s)
 
     def _load(self) -> None:
@@ -193,8 +195,8 @@ class Engine:
         except (ModelError, HardwareError) as error:
             self._fail(str(error))
             self._try_again()
-        except Exception as error:  # nothing else tells anyone that this thread died
-            logger.exception("loading the model failed")
+        except Exception as error:  # otherwise this thread would die unnoticed
+            logger.exception("model loading failed")
             self._fail(f"The model could not be loaded: {one_line(error)}")
             self._try_again()
         else:
@@ -205,36 +207,38 @@ class Engine:
             if self._on_ready is not None:
                 self._on_ready()
             logger.info(
-                "ready: model %s on %s, %d decodes side by side",
+                "worker ready model=%s device=%s concurrent_calls=%d",
                 self._config.name, model.device, model.replicas,
             )  # fmt: skip
 
     def _try_again(self) -> None:
-        """Let it be seen why, and then have a fresh process try: a disk may have come back, or
-        memory been freed."""
+        """Keep the reason visible for a while, then ask for a new process.
+
+        By then a disk may be back or memory free.
+        """
         if self._give_up is not None:
             time.sleep(LOAD_AGAIN_AFTER_S)
             self._give_up("The model could not be loaded; trying again.")
 
-    def _fail(self, reason: str, told: str = "The model could not be loaded.") -> None:
-        """Take no more requests: the reason is for operators, what is told for clients."""
+    def _fail(self, reason: str, message: str = "The model could not be loaded.") -> None:
+        """Refuse all requests; the reason is for operators, the message for clients."""
         logger.error("%s", reason)
         self._failure = reason
-        self._admission.fail(told)
+        self._admission.fail(message)
 
     def _watch(self) -> None:
-        """Look at the device until it is beyond help: a call that hangs, failures in a row."""
+        """Watch the device until a call hangs or too many fail in a row; self-test when needed."""
         assert self._model is not None
         assert self._give_up is not None
         limit_s = self._config.device_call_limit_s
         device = self._model.device_threads
-        prover = threading.Thread(target=self._prove)
+        self_test = threading.Thread(target=self._prove)
         while device.longest_call_s() < limit_s and device.failures < FAILURES_LIMIT:
             silent_s = time.monotonic() - self._proven
-            if (self._doubt or silent_s > PROVE_AFTER_S) and not prover.is_alive():
-                # On a thread of its own: this one must see a call that hangs.
-                prover = threading.Thread(target=self._prove, name="prove-model", daemon=True)
-                prover.start()
+            if (self._doubt or silent_s > PROVE_AFTER_S) and not self_test.is_alive():
+                # On its own thread: this one must notice a call that hangs.
+                self_test = threading.Thread(target=self._prove, name="self-test", daemon=True)
+                self_test.start()
             time.sleep(WATCH_EVERY_S)
         if device.failures >= FAILURES_LIMIT:
             reason = f"The device failed {device.failures} times in a row."
@@ -244,17 +248,17 @@ class Engine:
         self._give_up(reason)
 
     def _prove(self) -> None:
-        """Transcribe a recording of our own; while that fails the worker is not ready."""
+        """Run the self-test; while it fails the worker is not ready."""
         assert self._model is not None
         try:
             self._model.prove()
-        except Exception as error:  # whatever it is, a request would meet it too
+        except Exception as error:  # any failure here would hit a request too
             self._doubt = f"The worker cannot transcribe a recording of its own: {one_line(error)}"
             logger.error("%s", self._doubt)
         else:
             self._trust()
 
     def _trust(self) -> None:
-        """A transcript was made."""
+        """Record a successful transcript."""
         self._proven = time.monotonic()
         self._doubt = ""

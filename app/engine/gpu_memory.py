@@ -10,19 +10,19 @@ import pynvml  # type: ignore[import-untyped]
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A GPU's memory in bytes."""
+    """Used and free memory of a GPU, in bytes."""
 
     used: int
     free: int
 
 
 class GpuMemory:
-    """The memory of one GPU, all of its users together.
+    """Memory reader for one GPU; counts all processes that use it.
 
-    Without NVIDIA's driver library there is no reading, and every answer is None.
+    Without NVIDIA's driver library every reading is None.
 
     Args:
-        gpu: its index as nvidia-smi counts, or its `GPU-…` or `MIG-…` identifier; None: the first.
+        gpu: index as in nvidia-smi, or a `GPU-…` or `MIG-…` identifier; None: the first GPU.
     """
 
     def __init__(self, gpu: str | None = None) -> None:
@@ -39,11 +39,11 @@ class GpuMemory:
             return
 
     def read(self) -> Memory | None:
-        """The memory now."""
+        """Return the current memory use; None if it cannot be read."""
         if self._handle is None:
             return None
         try:
-            found = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
+            info = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
         except pynvml.NVMLError:
             return None
-        return Memory(int(found.used), int(found.free))
+        return Memory(int(info.used), int(info.free))

@@ -1,4 +1,4 @@
-"""What the model runs on: GPU or cores, and the one library a GPU needs."""
+"""Choose the model's device, GPU or CPU, and load the library that a GPU needs."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pathlib import Path
 
 import ctranslate2
 
-# In this order: the second needs the first, and then finds it by name.
+# In this order: the second depends on the first and finds it by name once it is loaded.
 CUBLAS = ("libcublasLt.so.12", "libcublas.so.12")
 
 
 class HardwareError(Exception):
-    """The settings ask for a device that is not there."""
+    """Configured device that is not available."""
 
 
 def gpu_count() -> int:
-    """GPUs this process can use; 0 without a driver."""
+    """Return the number of GPUs this process can use; 0 without a driver."""
     return int(ctranslate2.get_cuda_device_count())
 
 
 def choose_device(wanted: str, gpus: int) -> str:
-    """`cuda` or `cpu`; a GPU that is asked for and absent is an error, never a silent CPU.
+    """Return `cuda` or `cpu`; never fall back silently from a configured GPU to the CPU.
 
     Raises:
-        HardwareError: no GPU is visible.
+        HardwareError: a GPU is configured and none is visible.
     """
     if wanted == "cuda" and gpus == 0:
         raise HardwareError(
@@ -40,14 +40,14 @@ def choose_device(wanted: str, gpus: int) -> str:
 def preload_cublas() -> None:
     """Load cuBLAS from its Python package, so that CTranslate2 finds it by name.
 
-    CTranslate2 opens `libcublas.so.12` when it first needs it, and no other CUDA library.
-    Without the package the system's own is used.
+    CTranslate2 opens `libcublas.so.12` on first use, and no other CUDA library. Without the
+    package the system's cuBLAS is used.
     """
     if importlib.util.find_spec("nvidia") is None:
         return
     spec = importlib.util.find_spec("nvidia.cublas")
-    for place in (spec.submodule_search_locations or ()) if spec else ():
+    for location in (spec.submodule_search_locations or ()) if spec else ():
         for name in CUBLAS:
-            library = Path(place) / "lib" / name
+            library = Path(location) / "lib" / name
             if library.is_file():
                 ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)

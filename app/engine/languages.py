@@ -1,9 +1,9 @@
-"""What clients call a language, and what Whisper calls it."""
+"""Map the language codes and names that clients send to Whisper's codes."""
 
 from __future__ import annotations
 
-# Whisper's codes with their English names. Source: Radford et al. 2022, appendix E, and the
-# Cantonese added with large-v3.
+# Whisper's codes and English names. Source: Radford et al. 2022, appendix E; Cantonese was added
+# with large-v3.
 LANGUAGES = {
     "af": "afrikaans", "am": "amharic", "ar": "arabic", "as": "assamese",
     "az": "azerbaijani", "ba": "bashkir", "be": "belarusian", "bg": "bulgarian",
@@ -28,17 +28,17 @@ LANGUAGES = {
     "yi": "yiddish", "yo": "yoruba", "yue": "cantonese", "zh": "chinese",
 }  # fmt: skip
 
-# Further names of the above.
+# Alternative English names.
 NAMES = {
     "burmese": "my", "castilian": "es", "farsi": "fa", "filipino": "tl", "flemish": "nl",
     "haitian": "ht", "letzeburgesch": "lb", "mandarin": "zh", "moldavian": "ro",
     "moldovan": "ro", "panjabi": "pa", "pushto": "ps", "sinhalese": "si", "valencian": "ca",
 }  # fmt: skip
 
-# Further codes of the above: ISO 639-3, 639-2 (both of its codes), and withdrawn ones. Those of
-# Serbo-Croatian and Montenegrin stand for Serbian, as in Unicode's CLDR. The package langcodes has
-# such a table too; it keeps every tag that it was ever asked about in memory, and knows only one
-# member of most macrolanguages, so that the tables below were needed besides.
+# Alternative codes: ISO 639-3, 639-2 (both variants), and withdrawn ones. Serbo-Croatian and
+# Montenegrin map to Serbian, as in Unicode's CLDR. The package langcodes has a similar table, but
+# it caches every tag it is asked about without limit, and knows only one member of most
+# macrolanguages, so the tables below would still be needed.
 FURTHER_CODES = {
     "af": "afr", "am": "amh", "ar": "ara", "as": "asm", "az": "aze", "ba": "bak", "be": "bel",
     "bg": "bul", "bn": "ben", "bo": "bod tib", "br": "bre", "bs": "bos", "ca": "cat",
@@ -59,8 +59,8 @@ FURTHER_CODES = {
     "yo": "yor", "zh": "zho chi",
 }  # fmt: skip
 
-# Members of a macrolanguage, which stand for it where Whisper does not know them by themselves.
-# Source: ISO 639-3's table of macrolanguages, and `ajp`, which it has joined with `apc`.
+# Members of a macrolanguage without a Whisper code of their own; each maps to the macrolanguage.
+# Source: ISO 639-3's table of macrolanguages, and `ajp`, which ISO has merged into `apc`.
 MEMBERS = {
     "ar": (
         "aao abh abv acm acq acw acx acy adf aeb aec afb ajp apc apd arb arq ars ary arz "
@@ -87,7 +87,7 @@ MEMBERS = {
     "zh": "cdo cjy cmn cnp cpx csp czh czo gan hak hnm hsn luh lzh mnp nan sjc wuu",
 }
 
-# A macrolanguage with a member that Whisper knows by itself.
+# Macrolanguage tags whose member has its own Whisper code.
 MEMBER_TAGS = {"no-nyn": "nn", "zh-yue": "yue"}
 
 CODES = (
@@ -103,7 +103,7 @@ CODES = (
     | MEMBER_TAGS
 )
 
-# What stands for "find out": an empty field, the code for "undetermined", and locales that name no
+# Values that request detection: an empty field, the code for "undetermined", and locales without a
 # language.
 DETECT = ("", "auto", "und", "c", "posix")
 
@@ -112,14 +112,14 @@ def language_code(text: str) -> str | None:
     """Return the Whisper code for a code, an English name or a locale (`eng`, `en_US.UTF-8`).
 
     Args:
-        text: an ISO 639 code, or a tag that begins with one (BCP 47, POSIX), or a name; in any
-            case. What stands behind the code, such as a script or a region, is not looked at.
+        text: an ISO 639 code, a tag that begins with one (BCP 47, POSIX), or a name; in any case.
+            Subtags after the code, such as script or region, are ignored.
 
     Returns:
-        The code; None when the language is to be detected.
+        The code; None if the language is to be detected.
 
     Raises:
-        ValueError: it names no language Whisper knows.
+        ValueError: the text names no language that Whisper knows.
     """
     plain = text.strip().lower()
     if plain in CODES:

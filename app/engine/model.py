@@ -1,4 +1,4 @@
-"""The model in memory: load it, try it, and let requests run through it."""
+"""Load the model, self-test it, and run requests on it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 # "Unless to be rather cold-hearted and rather selfish is to be ill-disposed": LibriVox, Sense and
 # Sensibility, public domain.
 WARM_UP_RECORDING = Path(__file__).with_name("warm_up.flac")
-# Trained without translation: they answer in the language they hear.
+# Name parts of models trained without translation: they answer in the spoken language.
 NO_TRANSLATION = ("turbo", "distil")
 
 
@@ -43,14 +43,14 @@ class Model:
     """faster-whisper's model on its device; any number of request threads may call it.
 
     Args:
-        config: which model, where, and the server's share of the decoding options.
-        max_batch: the most windows of one call; None: the settings' on a GPU, until
-            `try_full_batch` finds that fewer have room, and one on a CPU, where windows side by
-            side do more than in one call.
+        config: the model, its device, and the server's decoding options.
+        max_batch: the most windows of one call; None: the setting on a GPU, until
+            `try_full_batch` finds that fewer fit, and one on a CPU, where concurrent calls are
+            faster than one batch.
 
     Raises:
-        ModelError: it cannot be loaded; the message names the remedy.
-        HardwareError: its device is not there.
+        ModelError: the model cannot be loaded; the message names the remedy.
+        HardwareError: the configured device is not available.
     """
 
     def __init__(self, config: Config, max_batch: int | None = None) -> None:
@@ -79,7 +79,7 @@ class Model:
 
         self.gpu_memory = GpuMemory(config.worker_gpu) if self.device == "cuda" else None
         max_batch = max_batch or (config.max_batch_size if self.device == "cuda" else 1)
-        # Of one recording: as many as fill the device, so that alone it is done soonest.
+        # As many parts of a recording as fill the device, so that a lone request finishes soonest.
         self._parts_at_once = max(config.replicas, max_batch)
         self._shared = BatchedModel(
             self._whisper.model,
@@ -88,43 +88,43 @@ class Model:
             max_batch=max_batch,
             gathering=max_batch > 1,
             adaptive=config.encoder_window == "adaptive",
-            guard=HallucinationFilter.of(config),
+            hallucination_filter=HallucinationFilter.of(config),
         )
 
     def _silence(self) -> np.ndarray:
-        """A window of features without sound, shape (n_mels, n_frames)."""
+        """Return the features of a silent window, shape (n_mels, n_frames)."""
         return np.zeros((self._whisper.model.n_mels, FULL_FRAMES), np.float32)
 
     @property
     def device_threads(self) -> Device:
-        """Who makes the calls on the device."""
+        """Return the device whose threads make the calls."""
         return self._shared.device
 
     @property
     def multilingual(self) -> bool:
-        """Whether the model knows more than English."""
+        """Return whether the model supports languages other than English."""
         return bool(self._whisper.model.is_multilingual)
 
     @property
     def translates(self) -> bool:
-        """Whether the model was trained to translate into English."""
+        """Return whether the model was trained to translate into English."""
         return self.multilingual and not any(part in self._config.name for part in NO_TRANSLATION)
 
     def warm_up(self) -> None:
-        """Prove the model, and on a GPU try full batches.
+        """Self-test the model, and on a GPU try full batches.
 
         Raises:
-            ModelError: no words came out, or memory is too small for a single window.
+            ModelError: the self-test gave no text, or not even one window fits in GPU memory.
         """
         self.prove()
         if self.gpu_memory is not None:
             self.try_full_batch()
 
     def prove(self) -> None:
-        """Run a real recording through detection, decoding and alignment.
+        """Run the self-test: transcribe a bundled recording, with detection and alignment.
 
         Raises:
-            ModelError: no words came out.
+            ModelError: the transcript is empty.
         """
         limits = Limits(upload_bytes=1 << 20, duration_s=30)
         with WARM_UP_RECORDING.open("rb") as file:
@@ -137,10 +137,10 @@ class Model:
             )
 
     def try_full_batch(self) -> int:
-        """Find the batch size by making the largest calls that may occur; return it.
+        """Determine the batch size by making the largest possible calls; return it.
 
         Raises:
-            ModelError: not even one window has room.
+            ModelError: not even one window fits in GPU memory.
         """
         wanted = self.device_threads.largest_batch(Kind.ENCODE)
         try:
@@ -152,11 +152,11 @@ class Model:
                 "COMPUTE_TYPE."
             ) from error
         if largest < wanted:
-            logger.warning("a call of %d windows has no room; at most %d", wanted, largest)
+            logger.warning("batch size reduced to fit memory windows=%d limit=%d", wanted, largest)
         return largest
 
     def check(self, options: DecodeOptions) -> None:
-        """Raise `InvalidRequest` when this model cannot do what a request asks."""
+        """Raise `InvalidRequest` if this model does not support the options."""
         fallback = self._config.translate_fallback
         if options.task == "translate" and not self.translates and not fallback:
             raise InvalidRequest(
@@ -178,27 +178,27 @@ class Model:
         cancellation: Cancellation,
         tier: Tier = Tier.REALTIME,
     ) -> Generator[Segment, None, Transcript]:
-        """Find speech, then words; each segment comes as soon as it and all before it are there.
+        """Detect speech and decode it; yield each segment once all before it are decoded.
 
         Args:
             waveform: float32 in [-1, 1], shape (n_samples,), mono 16 kHz.
-            options: the request's choices.
-            cancellation: asked before every call; work ends there when the client has left.
-            tier: how urgent its calls are.
+            options: the request's decoding options.
+            cancellation: checked before every call; a cancelled request stops there.
+            tier: priority of the request's calls.
 
         Yields:
-            The segments in their order. Closing the generator ends the work at the next calls.
+            Segments in order. Closing the generator stops decoding before the next calls.
 
         Returns:
-            The transcript; without segments when there is no speech, in which case the model
-            has not been asked and a language that was to be detected has probability 0.
+            The transcript. Without speech it has no segments, the model is not called, and a
+            language to be detected has probability 0.
 
         Raises:
-            InvalidRequest: this model cannot do what the options ask.
-            ClientDisconnected: nobody waits for the answer.
+            InvalidRequest: this model does not support the options.
+            ClientDisconnected: the client disconnected.
         """
         self.check(options)
-        if not self.translates:  # the fallback, since it has passed the check
+        if not self.translates:  # the check passed, so the fallback is enabled
             options = replace(options, task="transcribe")
         return Transcription(
             lambda: self._for_request(tier, cancellation, options.token_scores),
@@ -217,13 +217,13 @@ class Model:
         cancellation: Cancellation,
         tier: Tier = Tier.REALTIME,
     ) -> Transcript:
-        """The whole transcript at once; see `segments`."""
+        """Return the complete transcript; see `segments`."""
         return run_to_end(self.segments(waveform, options, cancellation, tier))
 
     def _for_request(
         self, tier: Tier, cancellation: Cancellation, scoring: bool
     ) -> faster_whisper.WhisperModel:
-        """faster-whisper as one request's own: its calls share the device with the others'."""
+        """Return a faster-whisper model for one request; its calls are batched with others."""
         whisper = copy.copy(self._whisper)
         whisper.model = RequestModel(self._shared, tier, cancellation, scoring)
         return whisper

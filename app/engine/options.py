@@ -1,39 +1,39 @@
-"""What one request chooses about its decoding; what the server chooses is in `Config`."""
+"""Hold the decoding options of one request; the server's are in `Config`."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
 
-# How Whisper's control tokens are written: `<|startoftranscript|>`, `<|en|>`, `<|0.00|>`.
+# Syntax of Whisper's control tokens: `<|startoftranscript|>`, `<|en|>`, `<|0.00|>`.
 CONTROL_TOKEN = re.compile(r"<\|[\w.]*\|>")
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechOptions:
-    """How speech is told from everything else (Silero VAD)."""
+    """Options of the speech detection (Silero VAD)."""
 
     enabled: bool = True
     threshold: float = 0.5
     min_silence_duration_ms: int = 160
     max_speech_duration_s: float = 15.0
-    # Kept before and after each stretch of speech.
+    # Audio kept before and after each stretch of speech.
     padding_ms: int = 400
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
-    """The choices of one request.
+    """Decoding options of one request.
 
     Attributes:
         task: `transcribe` or `translate`.
-        language: a Whisper language code; None: detect it.
-        languages: detection chooses among these only; empty: among all.
-        prompt: text that stands before the audio, as context; see `plain_text`.
-        hotwords: words to favour; the same.
-        word_timestamps: find each word's times.
-        token_scores: find how probable each token is; costs one more call a window.
-        temperatures: tried in turn until a window passes its thresholds.
+        language: a Whisper language code; None: detect the language.
+        languages: candidates for detection; empty: all.
+        prompt: text that precedes the audio, as context; see `plain_text`.
+        hotwords: words to favour; see `plain_text`.
+        word_timestamps: compute each word's start and end.
+        token_scores: compute each token's probability; costs one more call per window.
+        temperatures: tried in order until a window passes the thresholds.
     """
 
     task: str = "transcribe"
@@ -48,10 +48,10 @@ class DecodeOptions:
 
 
 def plain_text(text: str) -> str:
-    """Return a client's text without what the tokenizer would read as control tokens.
+    """Return a client's text without control tokens.
 
-    The tokenizer knows them wherever they stand in a text. One in a prompt would end it, begin the
-    transcript, or stand for another language. What is left of `<|`, also where taking out one token
-    has made another, is parted by a space, so that no token can begin.
+    The tokenizer recognizes control tokens anywhere in a text. In a prompt, one could end the
+    prompt, begin the transcript, or select another language. Each remaining `<|`, even one formed
+    by a removal, is split by a space, so that no token can begin.
     """
     return CONTROL_TOKEN.sub(" ", text).replace("<|", "< |").strip()

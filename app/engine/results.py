@@ -1,4 +1,4 @@
-"""What decoding gives: words in segments in a transcript. Times are seconds of the audio."""
+"""Define transcripts, their segments and words. Times are seconds of the whole recording."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word; `word` keeps its leading space, so that words join to the segment's text."""
+    """Word with times; `word` keeps its leading space, so that words join to the segment's text."""
 
     word: str
     start: float
@@ -18,7 +18,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class TokenScore:
-    """One token of the text: the bytes it adds, and the logarithm of its probability."""
+    """Token of the text: its bytes and the natural logarithm of its probability."""
 
     content: bytes
     logprob: float
@@ -26,7 +26,7 @@ class TokenScore:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of text with the model's own scores for the window it came from."""
+    """Text with start, end, and the model's scores for its window."""
 
     id: int
     seek: int
@@ -38,34 +38,34 @@ class Segment:
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float
-    # None when no words were asked for.
+    # None if word timestamps were not requested.
     words: tuple[Word, ...] | None = None
-    # None when they were not asked for.
+    # None if token scores were not requested.
     token_scores: tuple[TokenScore, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """The answer to one request, before any format."""
+    """Result of one request, before formatting."""
 
     task: str
     language: str
     language_probability: float
     duration: float
     segments: tuple[Segment, ...] = ()
-    # Whether words were asked for, which an empty transcript does not show.
+    # Whether word timestamps were requested; an empty transcript does not show it.
     with_words: bool = False
-    # The same for the tokens' scores.
+    # The same for token scores.
     with_scores: bool = False
 
     @property
     def text(self) -> str:
-        """The whole text."""
+        """Return the text of all segments."""
         return "".join(segment.text for segment in self.segments).strip()
 
 
 def run_to_end(segments: Generator[Segment, None, Transcript]) -> Transcript:
-    """Draw all segments, for who wants only the transcript that they end in."""
+    """Exhaust the generator and return its transcript."""
     while True:
         try:
             next(segments)

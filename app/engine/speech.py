@@ -1,4 +1,4 @@
-"""Where somebody speaks, and the parts in which a recording is decoded."""
+"""Detect speech and split a recording into the parts that are decoded on their own."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from faster_whisper.vad import VadOptions, get_speech_timestamps
 from app.audio.limits import SAMPLE_RATE
 from app.engine.options import SpeechOptions
 
-# Samples from `start` to `end`, as faster-whisper writes them.
+# Samples from `start` to `end`, in faster-whisper's form.
 Span = dict[str, int]
 
 PADDING_S = SpeechOptions().padding_ms / 1000
-WINDOW_S = 30  # what Whisper hears at a time
-# The most speech of one part. Fuller windows lose more: in six random orders of the sentences at
-# hand (base, lively talk) the error rate was 5.05 % at 24 s, 5.17 % at 27 s and 5.73 % at 30 s.
+WINDOW_S = 30  # the most audio that the encoder sees at once
+# The most speech of one part. Fuller windows lose more: in six random orders of the test sentences
+# (base, lively talk) the error rate was 5.05 % at 24 s, 5.17 % at 27 s and 5.73 % at 30 s.
 PART_S = 24
 SHORTEST_HALVED_S = 8
-# Speech is looked for in pieces of this length, so that an hour needs no more memory than this.
+# Speech is detected in pieces of this length, so that memory does not grow with the recording.
 PIECE_S = 600
-SEARCH_S = 30  # a piece ends in the quietest moment of its last seconds
+SEARCH_S = 30  # a piece ends at the quietest moment of its last seconds
 MOMENT_S = 0.3
-# The search loses speech whose loudest moment is below QUIET and misses it altogether 15 dB below.
-# Near a microphone it is about SPOKEN. Both are the RMS of LEVEL_S.
+# Detection loses some speech whose loudest moment is below QUIET, and all of it 15 dB below that.
+# Near a microphone that moment is about SPOKEN. Both levels are the RMS over LEVEL_S.
 QUIET = 0.006
 SPOKEN = 0.2
 LEVEL_S = 0.03
@@ -34,12 +34,12 @@ LEVEL_S = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is decoded by itself: the speech of these spans, one after another.
+    """Part of a recording that is decoded on its own: the speech of its spans, joined.
 
     Attributes:
-        spans: where it lies in the recording.
-        offset: samples of speech in the parts before it.
-        whole: it is the recording as it stands, so its times are the recording's.
+        spans: the part's position in the recording.
+        offset: samples of speech in the preceding parts.
+        whole: the part is the unmodified recording, so its times are the recording's.
     """
 
     spans: Sequence[Span]
@@ -48,15 +48,15 @@ class Part:
 
     @property
     def seconds(self) -> float:
-        """How much speech it holds."""
+        """Return the duration of the speech."""
         return sum(span["end"] - span["start"] for span in self.spans) / SAMPLE_RATE
 
     def samples(self, waveform: np.ndarray) -> np.ndarray:
-        """float32, shape (n_samples,): the speech alone."""
+        """Return only the speech: float32, shape (n_samples,)."""
         return np.concatenate([waveform[span["start"] : span["end"]] for span in self.spans])
 
     def halves(self) -> tuple[Part, Part] | None:
-        """The two parts it falls into at the pause nearest its middle; None: it is too short."""
+        """Split at the pause nearest the middle; None if too short or without a pause."""
         if len(self.spans) < 2 or self.seconds < SHORTEST_HALVED_S:
             return None
         ends = np.cumsum([span["end"] - span["start"] for span in self.spans])
@@ -67,7 +67,7 @@ class Part:
         )
 
     def between(self, begin_s: float, end_s: float) -> Part:
-        """The stretch of it from and to these seconds of its speech."""
+        """Return the part between two times, in seconds of this part's speech."""
         begin, end = int(begin_s * SAMPLE_RATE), int(end_s * SAMPLE_RATE)
         spans: list[Span] = []
         at = 0
@@ -81,9 +81,9 @@ class Part:
 
 
 def amplified(waveform: np.ndarray) -> np.ndarray:
-    """Return a quiet recording at the level of speech, and any other as it is.
+    """Return a quiet recording amplified to the level of speech, any other unchanged.
 
-    Whisper's features do not depend on the level; the search for speech does.
+    Whisper's features do not depend on the level; speech detection does.
 
     Args:
         waveform: float32 in [-1, 1], shape (n_samples,), mono 16 kHz.
@@ -98,18 +98,18 @@ def amplified(waveform: np.ndarray) -> np.ndarray:
 
 
 def is_long(waveform: np.ndarray) -> bool:
-    """Whether Whisper needs more than one window for it."""
+    """Return whether the recording needs more than one window."""
     return waveform.size > WINDOW_S * SAMPLE_RATE
 
 
 def parts(waveform: np.ndarray, options: SpeechOptions, chunked: bool) -> list[Part]:
-    """The parts of a recording, in order; none where nobody speaks.
+    """Return the parts of a recording in order; empty without speech.
 
     Args:
         waveform: float32 in [-1, 1], shape (n_samples,), mono 16 kHz.
-        options: the request's choices; where they leave silence in, pauses are used for cutting
-            all the same.
-        chunked: no part is longer than `PART_S`.
+        options: the request's speech options; without detection silence is kept, but a chunked
+            recording is still cut at pauses.
+        chunked: limit each part to `PART_S`.
     """
     if options.enabled:
         longest_s = options.max_speech_duration_s
@@ -126,7 +126,7 @@ def parts(waveform: np.ndarray, options: SpeechOptions, chunked: bool) -> list[P
 
 
 def find_speech(waveform: np.ndarray, options: SpeechOptions, longest_s: float) -> list[Span]:
-    """Stretches of speech, none longer than `longest_s`."""
+    """Return the spans of speech, none longer than `longest_s`."""
     choices = VadOptions(
         threshold=options.threshold,
         min_silence_duration_ms=options.min_silence_duration_ms,
@@ -141,7 +141,7 @@ def find_speech(waveform: np.ndarray, options: SpeechOptions, longest_s: float) 
 
 
 def pieces(waveform: np.ndarray) -> Iterator[tuple[int, int]]:
-    """First and last sample of each piece in which speech is looked for."""
+    """Yield the start and end sample of each piece for speech detection."""
     begin = 0
     moment = int(MOMENT_S * SAMPLE_RATE)
     while waveform.size - begin > PIECE_S * SAMPLE_RATE:
@@ -155,9 +155,9 @@ def pieces(waveform: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def everything(n_samples: int, speech: Sequence[Span]) -> list[Span]:
-    """Spans without a gap between them that meet in the middle of each pause.
+    """Return adjacent spans that cover all samples and meet in the middle of each pause.
 
-    Stretches without speech are cut wherever a part is full.
+    A longer stretch between two pauses is cut every `PART_S`.
     """
     longest = PART_S * SAMPLE_RATE
     pauses = [(a["end"] + b["start"]) // 2 for a, b in pairwise(speech)]
@@ -170,10 +170,10 @@ def everything(n_samples: int, speech: Sequence[Span]) -> list[Span]:
 
 
 def cut_at_pauses(spans: Sequence[Span], longest: int) -> Iterator[tuple[Sequence[Span], int]]:
-    """Groups of neighbouring spans, and the samples of the groups before.
+    """Yield groups of consecutive spans, each with the number of samples in preceding groups.
 
-    Each group holds at most `longest` samples (one span at least), and ends at the longest
-    pause that leaves it half full.
+    Each group holds at most `longest` samples (but at least one span), and ends at the longest
+    pause that leaves it at least half full.
     """
     offset = 0
     while spans:

@@ -1,9 +1,9 @@
-"""How probable the model found each token that it wrote.
+"""Compute the model's probability for each token of a decoded text.
 
-CTranslate2's decoder gives a score for a whole hypothesis only; a beam's own token scores are not
-to be had (`return_logits_vocab` returns no values there). So the text is put to the model once
-more, as when words are timed: `align` runs the decoder over the tokens in one call and says for
-each how probable it is after the tokens before it, time stamps and the prompt left out.
+CTranslate2's decoder returns one score per hypothesis; token scores of a beam are not available
+(`return_logits_vocab` returns no values there). So the text goes through the model once more, as
+for word timestamps: `align` runs the decoder over the tokens in one call and returns the
+probability of each after the preceding tokens, without timestamps and prompt.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ from typing import Any
 
 from app.engine.results import TokenScore
 
-NEVER = -9999.0  # OpenAI's figure for a probability of 0, whose logarithm is no number
+NEVER = -9999.0  # OpenAI's value for the logarithm of probability 0
 
 
 @dataclass(eq=False, slots=True)
 class ScoredText:
-    """The text tokens of one decoding of a window, and how probable each is; `at`: of which
-    segments have been given out so many."""
+    """Text tokens of one decoding of a window, and their probabilities.
+
+    `at` is the number of tokens already assigned to segments.
+    """
 
     tokens: list[int]
     probabilities: list[float]
     at: int = 0
 
     def find(self, tokens: Sequence[int]) -> int | None:
-        """Where these tokens stand in what has not been given out; None: nowhere."""
+        """Return the position of the tokens among the unassigned ones; None if absent."""
         for begin in range(self.at, len(self.tokens) - len(tokens) + 1):
             if self.tokens[begin : begin + len(tokens)] == tokens:
                 return begin
@@ -36,10 +38,10 @@ class ScoredText:
 
 
 class WindowScores:
-    """The scored decodings of one request's latest window, of which one becomes its segments.
+    """Scored decodings of one request's latest window.
 
-    faster-whisper decodes a window at several temperatures when it must, keeps the best, and
-    cuts it into segments; `of` finds each segment's tokens again.
+    faster-whisper may decode a window at several temperatures; it keeps the best result and
+    splits it into segments. `of` matches each segment's tokens to a decoding.
     """
 
     def __init__(self) -> None:
@@ -47,7 +49,7 @@ class WindowScores:
         self._texts: list[ScoredText] = []
 
     def add(self, window: object, tokens: list[int], probabilities: Sequence[float]) -> None:
-        """Note a decoding of a window; of another window than before: forget those before."""
+        """Add a decoding of a window; a new window discards those of the previous one."""
         if len(tokens) != len(probabilities):
             raise ValueError("not as many probabilities as tokens. This is a bug.")
         if window is not self._window:
@@ -55,9 +57,9 @@ class WindowScores:
         self._texts.append(ScoredText(tokens, list(probabilities)))
 
     def of(self, tokens: list[int]) -> list[float]:
-        """The probabilities of the next segment's text tokens."""
-        found = [(text, text.find(tokens)) for text in self._texts]
-        kept = [(text, begin) for text, begin in found if begin is not None]
+        """Return the probabilities of the next segment's text tokens."""
+        positions = [(text, text.find(tokens)) for text in self._texts]
+        kept = [(text, begin) for text, begin in positions if begin is not None]
         if not kept:
             raise ValueError("a segment's tokens were not decoded. This is a bug.")
         self._texts = [text for text, _ in kept]
@@ -73,12 +75,12 @@ def scored(
     end_token: int,
     spelling: Callable[[int], bytes],
 ) -> Iterator[Any]:
-    """faster-whisper's segments with one thing more: `token_scores`.
+    """Yield faster-whisper's segments with an added attribute, `token_scores`.
 
     Args:
-        segments: drawn one at a time, so that `scores` still holds the segment's window.
-        end_token: words are the tokens below it.
-        spelling: a token's bytes.
+        segments: consumed lazily, so that `scores` still holds the segment's window.
+        end_token: text tokens are the tokens below it.
+        spelling: returns a token's bytes.
     """
     for segment in segments:
         words = [token for token in segment.tokens if token < end_token]
@@ -90,15 +92,15 @@ def scored(
 
 
 def logarithm(probability: float) -> float:
-    """The natural logarithm, of 0 too."""
+    """Return the natural logarithm, at least `NEVER`; also defined for 0."""
     return max(math.log(probability), NEVER) if probability > 0 else NEVER
 
 
 def byte_letters() -> dict[str, int]:
-    """The letters in which Whisper's vocabulary spells bytes.
+    """Return the letters that encode bytes in Whisper's vocabulary.
 
-    Source: GPT-2's `bytes_to_unicode`: printable bytes stand for themselves, the others for the
-    characters from 256 on.
+    Source: GPT-2's `bytes_to_unicode`: printable bytes map to themselves, the others to characters
+    from 256 on.
     """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = {chr(byte): byte for byte in printable}
@@ -110,5 +112,5 @@ BYTE_LETTERS = byte_letters()
 
 
 def token_bytes(spelled: str) -> bytes:
-    """What a token of the vocabulary adds to the text; UTF-8, and not always whole characters."""
+    """Return the bytes that a token adds to the text: UTF-8, not always whole characters."""
     return bytes(BYTE_LETTERS[letter] for letter in spelled)

@@ -1,6 +1,6 @@
-"""One request on its way through the model: speech, language, parts, segments.
+"""Transcribe one recording: detect speech and language, decode the parts, yield segments.
 
-faster-whisper's shapes end in this file: its long call, its lazy generator, its dictionaries.
+faster-whisper's types stay within this file: its long call, its lazy generator, its dictionaries.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from app.engine.results import Segment, Transcript, Word
 from app.engine.speech import PADDING_S, Part, amplified, is_long, parts
 from app.engine.token_scores import scored, token_bytes
 
-PROMPT_TOKENS = 223  # half of Whisper's text context, less the token that opens it
-FRAME_SAMPLES = 160  # of one frame of features
-# Speech of this length without text was passed over by the model and is decoded by itself. On
-# four random orders of the sentences at hand in lively talk (base), error rate 5.90 % -> 5.52 %.
+PROMPT_TOKENS = 223  # half of Whisper's text context, minus the token that opens the prompt
+FRAME_SAMPLES = 160  # audio samples per frame of features
+# Uncovered speech of this length was skipped by the model and is decoded on its own. In four
+# random orders of the test sentences (base, lively talk) the error rate fell from 5.90 % to 5.52 %.
 PASSED_OVER_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A part whose language is known; drawing its segments decodes it."""
+    """Part with a known language; iterating over its segments decodes it."""
 
     segments: Iterator[Any]
     language: str
@@ -41,16 +41,16 @@ class Begun:
 
 
 class Transcription:
-    """One request; `segments` is drawn once, on the request's thread.
+    """Transcription of one request; the request's thread iterates over `segments` once.
 
     Args:
-        whisper: makes faster-whisper as one part's own.
-        multilingual: whether the model knows more than English.
-        parts_at_once: of a long recording.
-        config: the server's share of the decoding options.
+        whisper: creates a faster-whisper model for one part.
+        multilingual: whether the model supports languages other than English.
+        parts_at_once: parts of a long recording that are decoded concurrently.
+        config: the server's decoding options.
         waveform: float32 in [-1, 1], shape (n_samples,), mono 16 kHz.
-        options: the request's choices.
-        cancellation: asked before every call; work ends there when the client has left.
+        options: the request's decoding options.
+        cancellation: checked before every call; a cancelled request stops there.
     """
 
     def __init__(
@@ -73,17 +73,17 @@ class Transcription:
         self._chunked = config.long_audio == "chunked" and is_long(waveform)
 
     def segments(self) -> Generator[Segment, None, Transcript]:
-        """Find speech, then words; see `Model.segments`."""
+        """Detect speech and decode it; see `Model.segments`."""
         options = self._options
         duration = self._waveform.size / SAMPLE_RATE
-        found = parts(self._waveform, options.speech, self._chunked)
-        if not found:
+        all_parts = parts(self._waveform, options.speech, self._chunked)
+        if not all_parts:
             return self._nothing_said(duration)
         self._cancellation.check()
-        first = self._begin(found[0], options)
+        first = self._begin(all_parts[0], options)
         collected: list[Segment] = []
-        with closing(self._found(found, first)) as drawn:
-            for segment in clamp_timestamps(drawn, duration, self._cancellation):
+        with closing(self._all_segments(all_parts, first)) as segments:
+            for segment in clamp_timestamps(segments, duration, self._cancellation):
                 collected.append(segment)
                 yield segment
         return Transcript(
@@ -108,43 +108,45 @@ class Transcription:
             with_scores=options.token_scores,
         )
 
-    def _found(self, found: Sequence[Part], first: Begun) -> Generator[Any, None, None]:
-        """The segments of all parts in their order, times as in the recording; those of a part
-        come as soon as it and all before it are decoded."""
+    def _all_segments(self, all_parts: Sequence[Part], first: Begun) -> Generator[Any, None, None]:
+        """Yield the segments of all parts in order, with times of the whole recording.
+
+        A part's segments follow as soon as it and all parts before it are decoded.
+        """
         if not self._chunked:
-            yield from placed(first.segments, found[0])
+            yield from restore_timestamps(first.segments, all_parts[0])
             return
-        # A prompt is what was said before the recording, so it is the first part's alone.
+        # A prompt is the text before the recording, so only the first part gets it.
         later = replace(self._options, language=first.language, languages=(), prompt=None)
         pool = ThreadPoolExecutor(self._parts_at_once, thread_name_prefix="part")
         try:
-            # The first part has a place like the others, or its words would come late.
-            opening = pool.submit(self._complete, found[0], first, later)
+            # The first part also runs in the pool, or its segments would come late.
+            opening = pool.submit(self._complete, all_parts[0], first, later)
             others = pool.map(
-                lambda part: self._complete(part, self._begin(part, later), later), found[1:]
+                lambda part: self._complete(part, self._begin(part, later), later), all_parts[1:]
             )
             yield from opening.result()
             for segments in others:
                 yield from segments
         except GeneratorExit:
-            self._cancellation.cancel()  # the parts that are being decoded now
+            self._cancellation.cancel()  # stop the parts being decoded
             raise
         finally:
             pool.shutdown(cancel_futures=True)
 
     def _begin(self, part: Part, options: DecodeOptions) -> Begun:
-        """Settle a part's language; its segments are decoded as they are drawn."""
+        """Determine a part's language; its segments are decoded lazily."""
         speech = part.samples(self._waveform)
         whisper = self._whisper()
         language, probability = self._language(whisper, speech, options)
-        segments, found = whisper.transcribe(
+        segments, info = whisper.transcribe(
             speech, language=language, **self._arguments(whisper, options)
         )
         if options.token_scores:
             segments = self._scored(whisper, segments)
         if probability is None:
-            probability = float(found.language_probability)
-        return Begun(iter(segments), found.language, probability)
+            probability = float(info.language_probability)
+        return Begun(iter(segments), info.language, probability)
 
     def _scored(
         self, whisper: faster_whisper.WhisperModel, segments: Iterable[Any]
@@ -158,10 +160,10 @@ class Transcription:
         )
 
     def _complete(self, part: Part, begun: Begun, options: DecodeOptions) -> list[Any]:
-        """A part's segments, with those of the speech that the model passed over.
+        """Return a part's segments, including those of speech that the model first skipped.
 
-        A part whose text fails Whisper's own thresholds, most of all a loop of a few words, is
-        decoded again in two halves: the same model seldom fails in the same way twice.
+        A part whose text fails Whisper's thresholds, most often by a repetition loop, is decoded
+        again in two halves: the model seldom fails the same way twice.
         """
         segments = list(drop_trailing_padding(begun.segments, part.seconds))
         if any(map(self._failed, segments)) and (halves := part.halves()):
@@ -170,11 +172,13 @@ class Transcription:
                 for half in halves
                 for segment in self._complete(half, self._begin(half, options), options)
             ]
-        passed_over = [part.between(a, b) for a, b in gaps(segments, part.seconds)]
-        whole = list(placed(segments, part))
-        for missing in passed_over:
-            again = self._begin(missing, options)
-            whole += placed(drop_trailing_padding(again.segments, missing.seconds), missing)
+        uncovered_parts = [part.between(a, b) for a, b in uncovered_spans(segments, part.seconds)]
+        whole = list(restore_timestamps(segments, part))
+        for uncovered_part in uncovered_parts:
+            retry = drop_trailing_padding(
+                self._begin(uncovered_part, options).segments, uncovered_part.seconds
+            )
+            whole += restore_timestamps(retry, uncovered_part)
         return sorted(whole, key=lambda segment: float(segment.start))
 
     def _failed(self, segment: Any) -> bool:
@@ -187,24 +191,24 @@ class Transcription:
     def _language(
         self, whisper: faster_whisper.WhisperModel, speech: np.ndarray, options: DecodeOptions
     ) -> tuple[str | None, float | None]:
-        """The language to decode in and its probability, as far as they are settled here.
+        """Return the language to decode in and its probability; None leaves it to faster-whisper.
 
-        A language that is given, or that faster-whisper is to detect among all, is left to it.
+        faster-whisper handles a language that is given or to be detected among all languages.
         """
         if options.language or not options.languages or not self._multilingual:
             return options.language if self._multilingual else "en", None
-        _, _, found = whisper.detect_language(audio=speech)
-        probabilities = dict(found)
+        _, _, candidates = whisper.detect_language(audio=speech)
+        probabilities = dict(candidates)
         best = max(options.languages, key=lambda code: probabilities.get(code, 0.0))
         return best, float(probabilities.get(best, 0.0))
 
     def _context(
         self, whisper: faster_whisper.WhisperModel, options: DecodeOptions
     ) -> tuple[str | list[int] | None, str | None]:
-        """Prompt and hotwords, held together to the room Whisper has for context.
+        """Return prompt and hotwords, truncated so that both fit in Whisper's context.
 
-        faster-whisper allows each of them all of it; both at their longest leave no room for
-        words, and the answer would be empty. The hotwords' beginning and the prompt's end stay.
+        faster-whisper allows each the whole context; both at full length leave no room for text,
+        and the result would be empty. The start of the hotwords and the end of the prompt stay.
         """
         step = self._config.prompt_step
         if not options.prompt or (not options.hotwords and step == 1):
@@ -226,7 +230,7 @@ class Transcription:
     def _arguments(
         self, whisper: faster_whisper.WhisperModel, options: DecodeOptions
     ) -> dict[str, Any]:
-        """faster-whisper's arguments: the request's choices and the server's."""
+        """Return faster-whisper's arguments from the request's and the server's options."""
         config = self._config
         prompt, hotwords = self._context(whisper, options)
         return {
@@ -248,18 +252,20 @@ class Transcription:
 
 
 def length_in_steps(n_tokens: int, step: int) -> int:
-    """The most tokens of a prompt to keep, of which there are few different numbers: multiples
-    of the step, and powers of two below it."""
+    """Return how many tokens of a prompt to keep, out of few different lengths.
+
+    Lengths are multiples of the step, and powers of two below it.
+    """
     if n_tokens < step:
         return 1 << (n_tokens.bit_length() - 1) if n_tokens else 0
     return n_tokens - n_tokens % step
 
 
-def placed(segments: Iterable[Any], part: Part) -> Iterator[Any]:
-    """faster-whisper's segments of a part, their times as in the recording.
+def restore_timestamps(segments: Iterable[Any], part: Part) -> Iterator[Any]:
+    """Yield a part's faster-whisper segments with times of the whole recording.
 
-    Their `seek`, frames of speech, is counted from the first part's beginning. The model may place
-    an end behind the part's, where the next part has begun.
+    `seek`, in frames of speech, counts from the start of the first part. The model may place an end
+    after the part's, inside the next part; such an end is clamped.
     """
     if not part.whole:
         segments = restore_speech_timestamps(segments, part.spans, SAMPLE_RATE)
@@ -271,9 +277,9 @@ def placed(segments: Iterable[Any], part: Part) -> Iterator[Any]:
 
 
 def drop_trailing_padding(segments: Iterable[Any], seconds: float) -> Iterator[Any]:
-    """A part's segments, but for a last window that holds only the padding behind the speech.
+    """Yield a part's segments, without a last window that holds only padding after the speech.
 
-    In a window of a tenth of a second Whisper hears loops of words that nobody said.
+    In a window of a tenth of a second Whisper hallucinates repetition loops.
     """
     for segment in segments:
         if segment.seek and seconds - segment.seek * FRAME_SAMPLES / SAMPLE_RATE < PADDING_S:
@@ -281,8 +287,8 @@ def drop_trailing_padding(segments: Iterable[Any], seconds: float) -> Iterator[A
         yield segment
 
 
-def gaps(segments: Sequence[Any], seconds: float) -> Iterator[tuple[float, float]]:
-    """Stretches of a part that no segment covers, from and to in seconds."""
+def uncovered_spans(segments: Sequence[Any], seconds: float) -> Iterator[tuple[float, float]]:
+    """Yield start and end, in seconds, of each stretch of a part that no segment covers."""
     at = 0.0
     covered = sorted((segment.start, segment.end) for segment in segments)
     for start, end in [*covered, (seconds, seconds)]:
@@ -294,41 +300,41 @@ def gaps(segments: Sequence[Any], seconds: float) -> Iterator[tuple[float, float
 def clamp_timestamps(
     segments: Iterable[Any], duration: float, cancellation: Cancellation
 ) -> Iterator[Segment]:
-    """faster-whisper's segments as ours; each draw may decode a window.
+    """Convert faster-whisper's segments; each iteration may decode a window.
 
     A window is padded to 30 s, so the model can place a word after the end of the audio or,
-    rarely, before its neighbour; times are held to the audio's length and to their order, and a
-    segment begins where the one before it has ended, or later.
+    rarely, before its neighbour. Times are clamped to the audio's length and kept in order, and no
+    segment begins before the previous segment ends.
     """
     earliest = earliest_word = 0.0
-    for number, found in enumerate(segments):
+    for number, segment in enumerate(segments):
         cancellation.check()
         words = None
-        if found.words is not None:
-            words = tuple(ordered_words(found.words, earliest_word, duration))
+        if segment.words is not None:
+            words = tuple(ordered_words(segment.words, earliest_word, duration))
             earliest_word = words[-1].start if words else earliest_word
-        start = min(max(found.start, earliest), duration)
-        end = min(max(found.end, start), duration)
+        start = min(max(segment.start, earliest), duration)
+        end = min(max(segment.end, start), duration)
         earliest = end
         yield Segment(
             id=number,
-            seek=int(found.seek),
+            seek=int(segment.seek),
             start=start,
             end=end,
-            text=found.text,
-            tokens=tuple(found.tokens),
-            temperature=float(found.temperature),
-            avg_logprob=float(found.avg_logprob),
-            compression_ratio=float(found.compression_ratio),
-            no_speech_prob=float(found.no_speech_prob),
+            text=segment.text,
+            tokens=tuple(segment.tokens),
+            temperature=float(segment.temperature),
+            avg_logprob=float(segment.avg_logprob),
+            compression_ratio=float(segment.compression_ratio),
+            no_speech_prob=float(segment.no_speech_prob),
             words=words,
-            token_scores=getattr(found, "token_scores", None),
+            token_scores=getattr(segment, "token_scores", None),
         )
     cancellation.check()
 
 
 def ordered_words(words: Iterable[Any], earliest: float, duration: float) -> Iterable[Word]:
-    """faster-whisper's words as ours, their starts never going back."""
+    """Convert faster-whisper's words; their starts never decrease."""
     for word in words:
         start = min(max(float(word.start), earliest), duration)
         end = min(max(float(word.end), start), duration)

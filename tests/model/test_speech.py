@@ -26,7 +26,7 @@ from app.engine.speech import (
     parts,
     pieces,
 )
-from app.engine.transcription import Transcription, drop_trailing_padding, gaps
+from app.engine.transcription import Transcription, drop_trailing_padding, uncovered_spans
 from app.errors import ClientDisconnected
 from tests.support.recordings import LongRecording, long_recording, recording
 
@@ -198,7 +198,7 @@ class TestBetween:
 
 @dataclass
 class Said:
-    """What `walk` and `gaps` look at in a segment."""
+    """What `drop_trailing_padding` and `uncovered_spans` look at in a segment."""
 
     start: float
     end: float
@@ -209,9 +209,9 @@ class TestWhatTheModelPassedOver:
     def test_stretches_that_no_segment_covers(self):
         said = [Said(3.0, 8.0), Said(7.5, 9.0), Said(10.5, 20.0)]
 
-        assert list(gaps(said, 30.0)) == [(0.0, 3.0), (20.0, 30.0)]
-        assert list(gaps([], 1.9)) == []
-        assert list(gaps([], 5.0)) == [(0.0, 5.0)]
+        assert list(uncovered_spans(said, 30.0)) == [(0.0, 3.0), (20.0, 30.0)]
+        assert list(uncovered_spans([], 1.9)) == []
+        assert list(uncovered_spans([], 5.0)) == [(0.0, 5.0)]
 
     def test_a_window_of_padding_alone_is_not_drawn(self):
         said = [Said(0, 28.0), Said(28.0, 28.2, seek=2800)]

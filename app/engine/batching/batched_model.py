@@ -1,4 +1,4 @@
-"""CTranslate2's model behind its device threads: each kind of call for a whole batch."""
+"""Call CTranslate2's model for whole batches, from the device threads."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ CONTEXT_TOKENS = 448  # prompt and text together
 
 
 class BatchedModel:
-    """CTranslate2's model and the device threads that alone call it.
+    """CTranslate2's model and its device threads, the only callers of the model.
 
     Args:
-        model: the real one.
-        tokenizer: its tokenizer, for the special tokens that decide which windows may share.
-        threads: calls at a time.
+        model: CTranslate2's model.
+        tokenizer: its tokenizer, for the special tokens that decide which windows share a call.
+        threads: number of concurrent calls.
         max_batch: the most windows of one call.
         gathering: see `Device`.
-        adaptive: encode little more than a window's sound, see `encoder_window`.
-        guard: what a window must have to be believed.
+        adaptive: encode little more than a window's sound; see `encoder_window`.
+        hallucination_filter: thresholds for the text of a window.
     """
 
     def __init__(
@@ -43,18 +43,18 @@ class BatchedModel:
         max_batch: int,
         gathering: bool,
         adaptive: bool,
-        guard: HallucinationFilter,
+        hallucination_filter: HallucinationFilter,
     ) -> None:
         self.model = model
         self.decode = tokenizer.decode
-        # Its place is one for all prompts of a call.
+        # Has the same position in all prompts of a call.
         self.start_token = special(tokenizer, "<|startoftranscript|>")
-        # All prompts of a call have it, or none.
+        # Is in all prompts of a call, or in none.
         self.no_timestamps_token = special(tokenizer, "<|notimestamps|>")
-        # Words are the tokens below it.
+        # Text tokens are the tokens below it.
         self.end_token = special(tokenizer, END_OF_TEXT)
         self.adaptive = adaptive
-        self.guard = guard
+        self.hallucination_filter = hallucination_filter
         calls: dict[Kind, Call] = {
             Kind.ENCODE: self._encode,
             Kind.DETECT_LANGUAGE: self._detect_language,
@@ -65,21 +65,21 @@ class BatchedModel:
 
     def _encode(self, batch: Sequence[Operation]) -> list[Encoded]:
         features = [operation.payload for operation in batch]
-        together = features[0][np.newaxis] if len(features) == 1 else np.stack(features)
-        view = ctranslate2.StorageView.from_array(np.ascontiguousarray(together))
-        encoded = EncodedBatch(self.model.encode(view), len(batch))
+        stack = features[0][np.newaxis] if len(features) == 1 else np.stack(features)
+        view = ctranslate2.StorageView.from_array(np.ascontiguousarray(stack))
+        output = EncodedBatch(self.model.encode(view), len(batch))
         metrics.WINDOWS_ENCODED.inc(len(batch))
-        return [Encoded(encoded, index) for index in range(len(batch))]
+        return [Encoded(output, index) for index in range(len(batch))]
 
     def _detect_language(self, batch: Sequence[Operation]) -> list[Any]:
-        return list(self.model.detect_language(gather([one.payload for one in batch])))
+        return list(self.model.detect_language(gather([operation.payload for operation in batch])))
 
     def _generate(self, batch: Sequence[Operation]) -> list[Any]:
-        windows, prompts = zip(*(one.payload for one in batch), strict=True)
+        windows, prompts = zip(*(operation.payload for operation in batch), strict=True)
         return list(self.model.generate(gather(windows), list(prompts), **batch[0].shared))
 
     def _align(self, batch: Sequence[Operation]) -> list[Any]:
-        windows, tokens, frames = zip(*(one.payload for one in batch), strict=True)
+        windows, tokens, frames = zip(*(operation.payload for operation in batch), strict=True)
         start_sequence, options = batch[0].shared
         return list(
             self.model.align(
@@ -88,23 +88,23 @@ class BatchedModel:
         )
 
     def try_full_batch(self, features: np.ndarray, beams: int) -> int:
-        """Make the largest calls that may occur, and return how many windows have room in one.
+        """Make the largest possible calls, and return how many windows fit in one.
 
-        This trial alone decides the batch size. The texts are as long as Whisper's context allows,
-        so no later call takes more memory. A call without room is halved, and the device keeps the
-        smaller batch. It does the same when several calls or workers exhaust the memory later.
+        Only this trial sets the batch size. Its texts are as long as Whisper's context allows, so
+        no later call takes more memory. A call that runs out of memory is halved, and the device
+        keeps the smaller batch; so it does when several calls or workers exhaust memory later.
 
         Args:
-            features: of one window, float32, shape (n_mels, n_frames).
-            beams: hypotheses kept.
+            features: features of one window, float32, shape (n_mels, n_frames).
+            beams: beam size.
         """
-        anyone = Cancellation()
+        cancellation = Cancellation()
 
         def run(kind: Kind, payloads: Sequence[Any], shared: Any = None) -> list[Any]:
             now = time.monotonic()
             return self.device.run_together(
                 [
-                    Operation(kind, "full", payload, shared, Tier.REALTIME, anyone, now)
+                    Operation(kind, "full", payload, shared, Tier.REALTIME, cancellation, now)
                     for payload in payloads
                 ]
             )
@@ -122,7 +122,7 @@ class BatchedModel:
 
 
 def special(tokenizer: tokenizers.Tokenizer, text: str) -> int:
-    """A special token's number."""
+    """Return the id of a special token."""
     number = tokenizer.token_to_id(text)
     if number is None:
         raise ValueError(f"tokenizer.json has no {text}; it is not Whisper's")

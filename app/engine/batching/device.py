@@ -1,4 +1,4 @@
-"""The threads that own the device: take the next batch, make one call, hand out the parts."""
+"""Run the device threads: take the next batch, make one call, distribute the results."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from app.observability import metrics
 
 logger = logging.getLogger(__name__)
 
-# What CTranslate2's messages hold when the device itself failed, not what it was given.
+# Text in CTranslate2's messages that shows a failure of the device itself, not of its input.
 BROKEN_DEVICE = ("CUDA", "cuda", "CUBLAS", "cuBLAS")
-# How CTranslate2 spells it; the second when so little memory is left that CUDA cannot say so, the
-# third when cuBLAS finds none for itself.
+# Text in CTranslate2's messages: the second when too little memory is left for CUDA to report it,
+# the third when cuBLAS cannot allocate its own.
 OUT_OF_MEMORY = ("out of memory", "cudaErrorInvalidDevice", "CUBLAS_STATUS_ALLOC_FAILED")
-# One window that has no room is tried again: the calls beside it end and give their memory back,
-# and what was in pieces may be whole. Seconds before each try.
+# Seconds before each retry of a single window that ran out of memory: concurrent calls end and free
+# theirs, and fragmented memory may become contiguous.
 ROOM_AFTER_S = (0.25, 1.0)
 
-# A realtime request whose call has ended asks for its next one within a few milliseconds; deferred
-# work lets it go first. Else each of a window's calls could wait for one of a long file's.
+# A realtime request submits its next operation within a few milliseconds of a call; deferred work
+# waits that long for it. Otherwise each call of a window could wait for a call of a long file.
 COURTESY_S = 0.01
 
 Call = Callable[[Sequence[Operation]], Sequence[Any]]
 
 
 class Device:
-    """Runs operations, sharing calls between requests.
+    """Threads that run operations and batch those of concurrent requests.
 
-    Request threads call `run` and wait in it. The device's own threads, one for each call the
-    device makes at a time, sleep on the condition until something waits. The lock behind it
-    guards the waiting list, the batch limits, the calls in progress and when each tier had one;
-    it is never held during a call.
+    Request threads call `run` and wait in it. The device threads, one for each concurrent call,
+    wait on the condition until there is an operation. The condition's lock guards the waiting
+    list, the batch limits, the calls in progress and the times of each tier's last call; no
+    thread holds it during a call.
 
     Args:
         calls: for each kind, the function that makes one call for a batch of operations and
             returns a result for each, in order.
-        threads: calls at a time.
+        threads: number of concurrent calls.
         max_batch: the most operations of one call.
-        gathering: while a call is in progress, operations that could have shared it wait for the
-            next one; so on a GPU other threads make only calls that no batch would have saved.
+        gathering: while a call is in progress, operations with its kind and key wait for the next
+            one; so on a GPU other threads make only calls that batching could not save.
     """
 
     def __init__(
@@ -57,29 +57,29 @@ class Device:
         self._waiting: list[Operation] = []
         self._work = threading.Condition()
         self._gathering = gathering
-        self._began: dict[int, float] = {}  # calls in progress: thread number to its start
-        self._in_progress: dict[int, tuple[Kind, Hashable]] = {}  # the same: what they call
-        self._deferred_turn = float("-inf")  # from when on deferred work goes first
-        self._realtime_served = float("-inf")  # when its last call ended
-        self._failures = 0  # calls in a row in which the device failed
+        self._began: dict[int, float] = {}  # calls in progress: start time by thread number
+        self._in_progress: dict[int, tuple[Kind, Hashable]] = {}  # kind and key of each
+        self._deferred_turn = float("-inf")  # time from which deferred work goes first
+        self._realtime_served = float("-inf")  # end of the last realtime call
+        self._failures = 0  # consecutive device failures
         for number in range(threads):
             threading.Thread(
                 target=self._serve, args=(number,), name=f"device-{number}", daemon=True
             ).start()
 
     def run(self, operation: Operation) -> Any:
-        """Have the operation done and return its result; called on the request's thread.
+        """Run an operation and return its result; called on the request's thread.
 
         Raises: see `run_together`.
         """
         return self.run_together([operation])[0]
 
     def run_together(self, operations: Sequence[Operation]) -> list[Any]:
-        """Have operations done that wait from the same moment on, so that they share calls.
+        """Run operations enqueued at the same moment, so that they share calls.
 
         Raises:
-            ClientDisconnected: its client left before its call was made.
-            Exception: what the call raised.
+            ClientDisconnected: the client disconnected before the call.
+            Exception: the exception that the call raised.
         """
         with self._work:
             self._waiting += operations
@@ -87,16 +87,16 @@ class Device:
         return [operation.wait() for operation in operations]
 
     def largest_batch(self, kind: Kind) -> int:
-        """The most operations of one call, as memory allows."""
+        """Return the most operations of one call, as memory allows."""
         return self._max_batch[kind]
 
     @property
     def failures(self) -> int:
-        """Calls in a row in which the device failed; 0 after one in which it did not."""
+        """Return the number of consecutive device failures; any other result resets it to 0."""
         return self._failures
 
     def longest_call_s(self) -> float:
-        """How long the oldest call in progress has been running; 0: none is."""
+        """Return how long the oldest call in progress has been running; 0 if there is none."""
         with self._work:
             now = time.monotonic()
             return now - min(self._began.values(), default=now)
@@ -118,7 +118,7 @@ class Device:
             metrics.DEVICE_CALL_SECONDS.labels(batch[0].kind.name.lower()).observe(seconds)
 
     def _take(self, number: int) -> list[Operation]:
-        """Wait for work and take the next batch."""
+        """Wait for operations and take the next batch."""
         with self._work:
             while True:
                 self._drop_cancelled()
@@ -140,12 +140,12 @@ class Device:
                     self._began[number] = now
                     if self._gathering:
                         self._in_progress[number] = batch[0].kind, batch[0].key
-                        self._work.notify()  # what waited for the call before may go elsewhere
+                        self._work.notify()  # operations held back until now may start
                     return batch
                 self._work.wait()
 
     def _drop_cancelled(self) -> None:
-        """Nobody waits for these any more: they take no place in a batch."""
+        """Fail the operations of cancelled requests, so that they take no place in a batch."""
         kept = []
         for operation in self._waiting:
             if operation.cancellation.cancelled:
@@ -156,7 +156,7 @@ class Device:
         self._waiting = kept
 
     def _call(self, batch: Sequence[Operation]) -> None:
-        """Make one call; its failure is every member's, a full memory halves the batch."""
+        """Make one call; fail all its operations on error, halve the batch if out of memory."""
         kind = batch[0].kind
         metrics.BATCH_SIZE.labels(kind.name.lower()).observe(len(batch))
         try:
@@ -178,7 +178,7 @@ class Device:
                 operation.finish(result)
 
     def _results(self, batch: Sequence[Operation]) -> Sequence[Any]:
-        """The call's results; one window that has no room is tried again."""
+        """Return the call's results; retry a single window that runs out of memory."""
         call = self._calls[batch[0].kind]
         for seconds in ROOM_AFTER_S if len(batch) == 1 else ():
             try:
@@ -187,27 +187,27 @@ class Device:
                 if not is_out_of_memory(error):
                     raise
                 metrics.OUT_OF_MEMORY.inc()
-                logger.warning("out of memory with one window; once more in %g s", seconds)
+                logger.warning("out of memory windows=1 retry_in_s=%g", seconds)
             time.sleep(seconds)
         return call(batch)
 
     def _halve(self, batch: Sequence[Operation]) -> None:
-        """Make the call in two, and no such large one again."""
+        """Split the call in two, and limit later calls of its kind to half."""
         half = len(batch) // 2
         kind = batch[0].kind
         with self._work:
             self._max_batch[kind] = min(self._max_batch[kind], half)
         metrics.OUT_OF_MEMORY.inc()
-        logger.warning("out of memory with %d windows; at most %d from now on", len(batch), half)
+        logger.warning("out of memory windows=%d new_limit=%d", len(batch), half)
         self._call(batch[:half])
         self._call(batch[half:])
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a call had no room in the device's memory."""
+    """Return whether a call ran out of the device's memory."""
     return any(text in str(error) for text in OUT_OF_MEMORY)
 
 
 def is_device_failure(error: Exception) -> bool:
-    """Whether the device itself failed, not what it was given."""
+    """Return whether the device itself failed, not its input."""
     return any(text in str(error) for text in BROKEN_DEVICE + OUT_OF_MEMORY)

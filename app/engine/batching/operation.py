@@ -1,4 +1,4 @@
-"""An operation: one call on the device that one request waits for, and whose it is."""
+"""Define an operation: one device call that a request waits for."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from app.engine.cancellation import Cancellation
 
 
 class Kind(IntEnum):
-    """The device's calls, in the order in which waiting ones are served.
+    """Kind of device call, in order of service.
 
-    What brings a request nearer to its end comes first, so that requests leave, and the
-    encoded windows that they hold with them.
+    Calls closest to the end of a request come first, so that requests finish and release the
+    encoded windows that they hold.
     """
 
     ALIGN = 0
@@ -27,18 +27,18 @@ class Kind(IntEnum):
 
 @dataclass(eq=False, slots=True)
 class Operation:
-    """One call, from the request's thread that waits for it to the device's that makes it.
+    """Device call that one request waits for.
 
-    The request's thread creates it and waits; the device's thread finishes or fails it, once.
+    The request's thread creates it and waits; a device thread finishes or fails it, once.
 
     Attributes:
-        kind: which call.
-        key: operations of one kind and one key may share a call.
-        payload: what is this operation's own in a shared call.
-        shared: what is the same for all of a call's members: the key, in the call's own form.
-        tier: how urgent its request is.
-        cancellation: when its request's client has left, it is dropped.
-        arrived: seconds of the device's clock.
+        kind: the call to make.
+        key: operations of the same kind and key may share a call.
+        payload: this operation's own arguments in a shared call.
+        shared: arguments common to the batch: the key in the form that the call takes.
+        tier: the request's tier.
+        cancellation: the request's; a cancelled operation is dropped.
+        arrived: time of creation, from `time.monotonic()`.
     """
 
     kind: Kind
@@ -53,17 +53,17 @@ class Operation:
     _error: BaseException | None = None
 
     def finish(self, result: Any) -> None:
-        """Hand the result to the waiting thread."""
+        """Pass the result to the waiting thread."""
         self._result = result
         self._done.set()
 
     def fail(self, error: BaseException) -> None:
-        """Have the waiting thread raise the error."""
+        """Make the waiting thread raise the error."""
         self._error = error
         self._done.set()
 
     def wait(self) -> Any:
-        """The result; raises what the call raised."""
+        """Return the result, or raise the exception that the call raised."""
         self._done.wait()
         if self._error is not None:
             raise self._error

@@ -1,7 +1,7 @@
-"""CTranslate2's model as one request sees it: each call becomes an operation.
+"""Replace CTranslate2's model for one request: turn each call into an operation.
 
-faster-whisper runs unmodified on the request's own thread; each call it makes on its model
-becomes an operation that may share a call with other requests'.
+faster-whisper runs unmodified on the request's own thread; each call that it makes on its model
+becomes an operation that may be batched with those of other requests.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from app.observability import metrics
 
 @dataclass(frozen=True, slots=True)
 class NoSpeech:
-    """What CTranslate2 answers for a window in which nobody speaks, without asking it."""
+    """CTranslate2's result for a window without speech, made without a call."""
 
     sequences_ids: tuple[list[int]]
     scores: tuple[float] = (-math.inf,)
@@ -41,16 +41,16 @@ class NoSpeech:
 
 
 def max_length(n_tokens: int, prompt_tokens: int) -> int:
-    """CTranslate2's `max_length` for no more than so many tokens behind a prompt.
+    """Return CTranslate2's `max_length` for at most `n_tokens` after a prompt.
 
-    It counts the prompt but for its last token, and no more than its half may follow, as was
-    found by trying; a test holds it to that.
+    `max_length` counts the prompt without its last token, and at most half of it may follow the
+    prompt. Both were determined by experiment; a test asserts them.
     """
     return min(CONTEXT_TOKENS, max(2 * n_tokens, n_tokens + prompt_tokens - 1))
 
 
 def freeze(options: dict[str, Any]) -> Hashable:
-    """Options as a key: equal where a call's options are equal."""
+    """Return options as a hashable key; equal options have equal keys."""
     return tuple(
         (name, tuple(value) if isinstance(value, list) else value)
         for name, value in sorted(options.items())
@@ -60,18 +60,17 @@ def freeze(options: dict[str, Any]) -> Hashable:
 class RequestModel:
     """CTranslate2's `Whisper` as one request sees it; lives as long as the request.
 
-    `encode` only notes the features: the window is encoded when it is first asked something,
-    and what was encoded last is kept, so that detecting the language and decoding the first
-    window share one encoding.
+    `encode` only stores the features. The window is encoded on first use, and the last encoding is
+    kept, so that language detection and decoding of the first window share it.
 
     Args:
-        shared: the real model and who calls it.
-        tier: how urgent this request is.
-        cancellation: whether anybody still waits for it.
-        scoring: find how probable each token of a result is.
+        shared: the batched model.
+        tier: the request's tier.
+        cancellation: the request's cancellation.
+        scoring: compute the probability of each token of a result.
 
     Attributes:
-        scores: of the window that was decoded last, when scoring.
+        scores: scores of the latest decoded window, if scoring.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class RequestModel:
         self._tier = tier
         self._cancellation = cancellation
         self._scoring = scoring
-        self._first: Window | None = None  # of those decoded
+        self._first: Window | None = None  # the first window decoded
         self._last: Window | None = None
         self.scores = WindowScores()
 
@@ -93,27 +92,27 @@ class RequestModel:
         return getattr(self._shared.model, name)
 
     def encode(self, features: ctranslate2.StorageView, to_cpu: bool = False) -> Window:
-        """Note a window of features, shape (1, n_mels, n_frames)."""
+        """Store a window of features, shape (1, n_mels, n_frames)."""
         frames = np.array(features)[0]  # a copy: the view's memory is faster-whisper's
         if self._last is None or not np.array_equal(self._last.features, frames):
             self._last = self._window(frames)
         return self._last
 
     def detect_language(self, window: Window) -> list[list[tuple[str, float]]]:
-        """The languages' probabilities, as `[[("<|en|>", 0.9), …]]`."""
-        decoded = self._as_decoded(window)
-        self._last = decoded
-        return [self._run(Kind.DETECT_LANGUAGE, decoded.frames, self._encoded(decoded))]
+        """Return the languages' probabilities, as `[[("<|en|>", 0.9), …]]`."""
+        window = self._as_decoded(window)
+        self._last = window
+        return [self._run(Kind.DETECT_LANGUAGE, window.frames, self._encoded(window))]
 
     def generate(self, window: Window, prompts: list[list[int]], **options: Any) -> list[Any]:
-        """CTranslate2's results for one window, one prompt."""
-        if self._shared.guard.too_short(window.sound_frames):
+        """Return CTranslate2's results for one window and one prompt."""
+        if self._shared.hallucination_filter.too_short(window.sound_frames):
             metrics.WINDOWS_TOO_SHORT.inc()
             return [self._no_speech()]
         self._first = self._first or window
         (prompt,) = prompts
-        # The start token must stand at the same place in all prompts of a call, and either all
-        # of them or none ask for timestamps.
+        # In one call the start token must have the same position in all prompts, and either all
+        # or none of the prompts request timestamps.
         start = prompt.index(self._shared.start_token)
         before, task = prompt[:start], prompt[start:]
         timestamps = self._shared.no_timestamps_token not in task
@@ -157,14 +156,18 @@ class RequestModel:
 
     def _is_loop(self, result: Any, window: Window) -> bool:
         words = self._words(result)
-        return self._shared.guard.is_loop(self._text(words), len(words), window.sound_frames)
+        return self._shared.hallucination_filter.is_loop(
+            self._text(words), len(words), window.sound_frames
+        )
 
     def _is_repetitive(self, result: Any) -> bool:
-        return self._shared.guard.is_repetitive(self._text(self._words(result)))
+        return self._shared.hallucination_filter.is_repetitive(self._text(self._words(result)))
 
     def _is_echo(self, result: Any, before: list[int]) -> bool:
         prompt = [token for token in before if token < self._shared.end_token]
-        return self._shared.guard.is_echo(self._text(self._words(result)), self._text(prompt))
+        return self._shared.hallucination_filter.is_echo(
+            self._text(self._words(result)), self._text(prompt)
+        )
 
     def _text(self, words: list[int]) -> str:
         return self._shared.decode(words).strip()
@@ -173,12 +176,12 @@ class RequestModel:
         return [token for token in result.sequences_ids[0] if token < self._shared.end_token]
 
     def _score(self, window: Window, start_sequence: list[int], words: list[int]) -> None:
-        """Ask how probable a result's words are, after its language and task."""
+        """Compute the probabilities of a result's text tokens, given its language and task."""
         probabilities: Sequence[float] = ()
         if words:
-            task = [one for one in start_sequence if one < self._shared.no_timestamps_token]
-            (found,) = self.align(window, task, [words], window.frames)
-            probabilities = found.text_token_probs
+            task = [token for token in start_sequence if token < self._shared.no_timestamps_token]
+            (alignment,) = self.align(window, task, [words], window.frames)
+            probabilities = alignment.text_token_probs
         self.scores.add(window, words, probabilities)
 
     def align(
@@ -189,7 +192,7 @@ class RequestModel:
         num_frames: int | list[int],
         **options: Any,
     ) -> list[Any]:
-        """The tokens' times in one window."""
+        """Return CTranslate2's alignment of the tokens in one window."""
         (tokens,) = text_tokens
         frames = num_frames if isinstance(num_frames, int) else num_frames[0]
         key = (window.frames, tuple(start_sequence), freeze(options))
@@ -197,11 +200,11 @@ class RequestModel:
         return [self._run(Kind.ALIGN, key, (self._encoded(window), tokens, frames), shared)]
 
     def _as_decoded(self, window: Window) -> Window:
-        """The window as it will be decoded.
+        """Return the window as faster-whisper will decode it.
 
         faster-whisper detects the language on all frames and then decodes without the last one,
-        which would make two encodings of one window. A window that is full to its last frame
-        is decoded as it is.
+        which would need two encodings of one window. A window with sound up to its last frame is
+        decoded unchanged.
         """
         if window.sound_frames in (0, window.features.shape[1]):
             return window

@@ -1,4 +1,4 @@
-"""A window's features and its encoding, and how windows of one call are put together."""
+"""Hold a window's features and encoding, and combine the encodings of one call."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 
 @dataclass(eq=False, slots=True)
 class EncodedBatch:
-    """The encoder's output for windows that were encoded together, where the device left it."""
+    """Encoder output of windows encoded in one call, in the device's memory."""
 
     output: ctranslate2.StorageView  # shape (n_windows, 1500, width)
     n_windows: int
     _on_host: np.ndarray | None = None
 
     def on_host(self) -> np.ndarray:
-        """The same numbers in this process's memory, float32; copied from a GPU at most once."""
+        """Return the output in host memory, float32; copied from a GPU at most once."""
         if self._on_host is None:
             view = self.output.to(ctranslate2.DataType.float32)
             self._on_host = np.asarray(view.to_device(ctranslate2.Device.cpu))
@@ -27,14 +27,14 @@ class EncodedBatch:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One window of an encoded batch."""
+    """Window of an encoded batch."""
 
     batch: EncodedBatch
     index: int
 
 
 class Window:
-    """A window's features, and its encoding once somebody needed it; one request's own.
+    """Features of a window, and its encoding once needed; belongs to one request.
 
     Args:
         features: float32, shape (n_mels, n_frames).
@@ -44,21 +44,21 @@ class Window:
         self.features = features
         self.encoded: Encoded | None = None
         filled = np.flatnonzero(features.any(axis=0))
-        # Frames up to the last that holds sound; behind it is padding.
+        # Frames up to the last with sound; the rest is padding.
         self.sound_frames = int(filled[-1]) + 1 if filled.size else 0
         # Frames the encoder sees.
         self.frames = features.shape[1]
 
 
 def gather(windows: Sequence[Encoded]) -> ctranslate2.StorageView:
-    """The encoder's output for these windows, in this order, as one call takes it.
+    """Return the encoder output of these windows, in this order, for one call.
 
-    Windows that were encoded together and are still together go on as the device left them;
-    others are put together in this process's memory.
+    A complete encoded batch is passed on in the device's memory; other combinations are copied
+    together in host memory.
     """
     first = windows[0].batch
-    together = all(one.batch is first for one in windows)
-    if together and [one.index for one in windows] == list(range(first.n_windows)):
+    is_same_batch = all(window.batch is first for window in windows)
+    if is_same_batch and [window.index for window in windows] == list(range(first.n_windows)):
         return first.output
-    parts = [one.batch.on_host()[one.index] for one in windows]
-    return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.stack(parts)))
+    outputs = [window.batch.on_host()[window.index] for window in windows]
+    return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.stack(outputs)))
