@@ -1,1 +1,1 @@
-"""From uploaded bytes to a waveform: float32, mono, 16 kHz."""
+"""Decode uploads to waveforms: float32, mono, 16 kHz."""

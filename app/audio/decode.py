@@ -1,4 +1,4 @@
-"""Uploaded bytes of any common format to a waveform, in bounded time and memory."""
+"""Decode uploads of any common format to a waveform, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from app.audio.track import DAMAGE, Clock, Rest, Track, by_preference, next_link
 from app.audio.wav import read_plain_wav, to_float
 from app.errors import InvalidRequest
 
-# FFmpeg's demuxers that may open an upload. Playlists and the like are left out on purpose:
-# they make the library open other files and addresses.
+# The FFmpeg demuxers that may open an upload. Playlist formats are excluded: they make FFmpeg
+# open other files and addresses.
 FORMATS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dts,eac3,flac,flv,gsm,matroska,webm,"
     "mov,mp4,m4a,3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,mxf,ogg,opus,rm,tta,voc,w64,wav,wv"
 )
-# Frames are handed to the resampler in groups of about this many samples, as faster-whisper
-# does, so that the resampled waveform is the same to the last bit.
+# The resampler receives frames in groups of about this many samples, as in faster-whisper, so
+# that the resampled waveform is bit-identical.
 GROUP_SAMPLES = 500_000
 MAX_STREAMS = 64  # a container with more is not a recording
 SILENT = 8  # of 32768; a lossy codec's silence is not all zeros
@@ -34,17 +34,17 @@ NO_AUDIO_TRACK = "The file has no audio track."
 def decode(file: BinaryIO, limits: Limits) -> np.ndarray:
     """Decode, resample to 16 kHz and mix down to one channel.
 
-    The content decides, never a name or a content type. A recording that breaks off is
-    decoded as far as it goes. Decoding stops as soon as the duration limit is passed, since a
-    small compressed file can hold hours.
+    The format is detected from the content; file name and content type are ignored. A truncated
+    recording is decoded as far as it goes. Decoding stops as soon as the audio exceeds the
+    duration limit, since a small compressed file can hold hours.
 
     Args:
-        file: seekable, the upload.
+        file: the upload, seekable.
         limits: the audio-duration limit.
 
     Returns:
-        float32 in [-1, 1], shape (n_samples,); no samples when the container is sound and
-        holds none.
+        float32 in [-1, 1], shape (n_samples,); empty when the container is valid and has no
+        samples.
 
     Raises:
         InvalidRequest: nothing in the file can be decoded as audio.
@@ -57,14 +57,14 @@ def decode(file: BinaryIO, limits: Limits) -> np.ndarray:
 
 
 def pcm(file: BinaryIO, limits: Limits) -> Iterator[np.ndarray]:
-    """Decode with the general library, piece by piece, so that no more than one is in memory.
+    """Decode with FFmpeg, one piece at a time, to bound memory.
 
     Args:
-        file: seekable, the upload.
+        file: the upload, seekable.
         limits: the audio-duration limit.
 
     Yields:
-        int16, shape (n_samples,), mono 16 kHz, one after the other.
+        int16, shape (n_samples,), mono 16 kHz.
 
     Raises:
         InvalidRequest: nothing in the file can be decoded as audio.
@@ -82,7 +82,7 @@ def pcm(file: BinaryIO, limits: Limits) -> Iterator[np.ndarray]:
 
 
 def _links(file: BinaryIO, limits: Limits) -> Iterator[np.ndarray]:
-    """Yield the samples of a file, and of an Ogg file's links that the library cannot chain."""
+    """Yield a file's samples, including chained Ogg links that FFmpeg cannot read on its own."""
     begin: int | None = 0
     while begin is not None:
         stopped_at = yield from _decode_container(Rest(file, begin), limits)
@@ -92,16 +92,16 @@ def _links(file: BinaryIO, limits: Limits) -> Iterator[np.ndarray]:
 def _decode_container(
     file: Rest, limits: Limits, choice: int = 0, n_silent: int = 0
 ) -> Generator[np.ndarray, None, int | None]:
-    """Yield the samples of the track that players choose, or of the next one that has a sound.
+    """Yield the samples of the track that players choose, or of the next one that is not silent.
 
     Args:
-        choice: which of the tracks, by preference.
-        n_silent: the samples of a track before it that is silent throughout.
+        choice: index into the tracks, by preference.
+        n_silent: length in samples of the longest silent track before this one.
 
     Returns:
-        The byte near which an Ogg file could not be read any further; None: there is no such.
+        The approximate byte offset at which reading an Ogg file failed; None: no failure.
     """
-    # The library leaves out further streams, so it has to see one that is too many.
+    # FFmpeg ignores streams beyond `max_streams`, so allow one more to detect too many.
     options = {"format_whitelist": FORMATS, "max_streams": str(MAX_STREAMS + 1)}
     file.seek(0)
     with av.open(file, mode="r", metadata_errors="ignore", options=options) as container:
@@ -133,10 +133,10 @@ def _decode_container(
 
 
 class Sound:
-    """Parts of which silent ones at the beginning are held back until there is a sound.
+    """Iterator over parts that withholds leading silence until a part with sound arrives.
 
     Attributes:
-        held: samples held back.
+        held: number of samples withheld.
     """
 
     def __init__(self, parts: Iterator[np.ndarray], limits: Limits) -> None:
@@ -170,16 +170,16 @@ def _mono(track: Track, clock: Clock) -> Iterator[np.ndarray]:
 
 
 def _groups(track: Track, clock: Clock) -> Iterator[av.AudioFrame | float]:
-    """Yield frames joined into large ones, and the seconds of the gaps between them."""
+    """Yield frames joined into larger ones, and the gaps between them in seconds."""
     fifo = av.AudioFifo()
     for frame in track.frames():
         if gap_s := clock.gap_s(frame):
             yield from _emptied(fifo)
             yield gap_s
-        frame.pts = None  # the clock has seen it; the queue refuses gaps
+        frame.pts = None  # already used by the clock; the FIFO refuses gaps
         try:
             fifo.write(frame)
-        except ValueError:  # another format than the frames before
+        except ValueError:  # the format differs from the previous frames
             yield from _emptied(fifo)
             fifo = av.AudioFifo()
             fifo.write(frame)
@@ -189,6 +189,6 @@ def _groups(track: Track, clock: Clock) -> Iterator[av.AudioFrame | float]:
 
 
 def _emptied(fifo: av.AudioFifo) -> Iterator[av.AudioFrame]:
-    """Yield all that the queue holds as one frame."""
+    """Yield the content of the FIFO as one frame."""
     if frame := fifo.read():
         yield frame

@@ -1,4 +1,4 @@
-"""One audio track of a container: which one is heard, its frames, and where they lie in time."""
+"""Choose a container's audio track, decode its frames, and place them in time."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import av
 import numpy as np
 from av.stream import Discard, Disposition
 
-# Time stamps are rounded and jitter, so only a longer gap is one. FFmpeg's `aresample` filter has
+# Timestamps are rounded and jitter, so shorter gaps are ignored. FFmpeg's `aresample` filter has
 # the same limit (`min_hard_comp`).
 MIN_GAP_S = 0.1
-# A frame this long before the end of the one before it has another clock, and so has one this long
-# after it where the format allows time stamps to jump. FFmpeg's `dts_delta_threshold`.
+# A frame that starts this long before the end of the previous one begins a new timeline, as does
+# one this long after it where the format allows discontinuities. FFmpeg's `dts_delta_threshold`.
 MAX_STEP_BACK_S = 1.0
 MAX_JUMP_S = 10.0
-TIMES_JUMP = 0x0200  # AVFMT_TS_DISCONT: of MPEG streams and Ogg
-# What damaged data raises: FFmpeg's own errors, and PyAV's for numbers it does not expect.
+TIMES_JUMP = 0x0200  # AVFMT_TS_DISCONT, set for MPEG streams and Ogg
+# Exceptions from damaged data: FFmpeg's own, and PyAV's for unexpected numbers.
 DAMAGE = (av.error.FFmpegError, ArithmeticError, LookupError, ValueError)
-MAX_FAILURES = 10  # of a demuxer in a row: it makes no progress
+MAX_FAILURES = 10  # consecutive demuxer failures that mean no progress
 LINK = re.compile(rb"OggS\0[\x02\x06]")  # the first page of a stream
 
 
 def by_preference(container: av.container.InputContainer) -> list[av.AudioStream]:
-    """Return the audio tracks in the order in which players choose them.
+    """Return the audio tracks in the order of players' preference.
 
-    The default track comes first, comments and descriptions for the blind last.
+    The default track comes first, commentary and audio description last.
     """
 
     def rank(track: av.AudioStream) -> tuple[bool, bool]:
@@ -38,18 +38,18 @@ def by_preference(container: av.container.InputContainer) -> list[av.AudioStream
 
 
 class Track:
-    """The decoded frames of one track; what is damaged is left out.
+    """The decoded frames of one track, without damaged packets.
 
     Attributes:
-        broken: how many packets could not be read or decoded.
-        stopped_at: the byte near which the container could not be read any further; None: it was
-            read to its end.
+        broken: number of packets that could not be read or decoded.
+        stopped_at: approximate byte offset at which reading failed; None: the container was read
+            to its end.
     """
 
     def __init__(self, container: av.container.InputContainer, stream: av.AudioStream) -> None:
         self._container = container
         self._stream = stream
-        # Damage to a picture then costs no sound, and a large one no time.
+        # Video then costs no time, and damage to it no audio.
         for other in container.streams:
             if other.index != stream.index:
                 other.discard = Discard.all
@@ -88,11 +88,11 @@ class Track:
 
 
 class Clock:
-    """Where frames lie in time, as a player shows them: from the container's start on.
+    """The playback time of frames, relative to the container's start.
 
     Args:
-        longest_s: of a recording. A frame beyond it, or beyond the length that the container
-            claims, has a damaged time stamp.
+        longest_s: the longest duration of a recording. A frame beyond it, or beyond the duration
+            in the container's header, has a damaged timestamp.
     """
 
     def __init__(self, container: av.container.InputContainer, longest_s: float) -> None:
@@ -103,7 +103,7 @@ class Clock:
         self._elapsed_s = 0.0
 
     def gap_s(self, frame: av.AudioFrame) -> float:
-        """Return the seconds without sound before the next frame, and move on past it."""
+        """Return the gap before the next frame in seconds, and advance past the frame."""
         gap_s = 0.0
         if frame.time is not None:
             if self._start_s is None:
@@ -121,10 +121,11 @@ class Clock:
 
 
 class Rest:
-    """A file from one of its bytes on, for a library that takes what reads and seeks.
+    """A file-like view of a file from an offset to its end, as PyAV reads it.
 
     Args:
-        file: seekable.
+        file: the whole file, seekable.
+        begin: the offset in bytes.
     """
 
     def __init__(self, file: BinaryIO, begin: int) -> None:
@@ -148,23 +149,23 @@ class Rest:
 
 
 def next_link(file: BinaryIO, position: int) -> int | None:
-    """Return where the next link of a chained Ogg file begins; None: there is none.
+    """Return the offset of the next link of a chained Ogg file; None: there is none.
 
     Args:
-        position: where to begin the search, within the link before it.
+        position: where the search begins, within the previous link.
     """
     overlap = b""
     file.seek(position)
     while piece := file.read(1 << 20):
-        if found := LINK.search(overlap + piece):
-            return position - len(overlap) + found.start()
+        if match := LINK.search(overlap + piece):
+            return position - len(overlap) + match.start()
         position += len(piece)
         overlap = piece[-5:]
     return None
 
 
 def silence(n_samples: int) -> Iterator[np.ndarray]:
-    """Yield so many int16 zeros, in pieces of bounded size."""
+    """Yield `n_samples` int16 zeros in pieces of bounded size."""
     while n_samples > 0:
         piece = np.zeros(min(n_samples, 1 << 20), np.int16)
         n_samples -= piece.size

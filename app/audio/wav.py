@@ -1,6 +1,6 @@
-"""The direct path for the commonest upload: 16 kHz mono 16-bit PCM in a WAV file.
+"""Read the most common upload directly: 16 kHz mono 16-bit PCM in a WAV file.
 
-Such samples need a change of type and nothing else; a general decoder costs 30 ms for them.
+Its samples only need a type conversion, for which FFmpeg would take 30 ms.
 """
 
 from __future__ import annotations
@@ -14,26 +14,25 @@ from app.audio.limits import SAMPLE_RATE, Limits
 
 PCM = 1
 EXTENSIBLE = 0xFFFE
-# The rest of the GUID that says a WAVE_FORMAT_EXTENSIBLE file holds PCM after all.
+# The rest of the GUID that marks a WAVE_FORMAT_EXTENSIBLE file as PCM.
 PCM_GUID = b"\x01\x00\x00\x00\x00\x00\x10\x00\x80\x00\x00\xaa\x00\x38\x9b\x71"
-# Sizes that writers of streams leave in the header: the samples go on to the end of the file.
+# Placeholder sizes from streaming writers: the samples extend to the end of the file.
 UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF)
-MAX_CHUNKS = 64  # before the samples; a real file has a handful
+MAX_CHUNKS = 64  # before the samples; real files have a handful
 
 
 def read_plain_wav(file: BinaryIO, limits: Limits) -> np.ndarray | None:
     """Read the samples of a 16 kHz mono 16-bit WAV file.
 
-    A header that promises more than the file holds is read as far as the file goes; a data
-    size of 0 with samples behind it is a stream's header and is read to the end.
+    A data size beyond the end of the file is cut to the file; a data size of 0 with samples after
+    it comes from a streaming writer, and the file is read to its end.
 
     Args:
-        file: positioned anywhere; left anywhere.
+        file: at any position; its position changes.
         limits: the audio-duration limit, applied before the samples are read.
 
     Returns:
-        float32 in [-1, 1), shape (n_samples,), the same numbers the general decoder gives;
-        None when the file is anything else.
+        float32 in [-1, 1), shape (n_samples,), equal to FFmpeg's; None for any other file.
 
     Raises:
         TooLarge: the audio is longer than the limit.
@@ -61,7 +60,7 @@ def read_plain_wav(file: BinaryIO, limits: Limits) -> np.ndarray | None:
 
 
 def _is_plain(form: bytes) -> bool:
-    """Whether a `fmt ` chunk says 16 kHz, one channel, 16-bit PCM."""
+    """Return whether a `fmt ` chunk declares 16 kHz, one channel, 16-bit PCM."""
     if len(form) < 16:
         return False
     tag, channels, rate, _, block, bits = struct.unpack("<HHIIHH", form[:16])
@@ -71,10 +70,10 @@ def _is_plain(form: bytes) -> bool:
 
 
 def _samples(file: BinaryIO, size: int, limits: Limits) -> np.ndarray:
-    """The samples from here on, `size` bytes of them or as many as there are."""
+    """Return the samples from here on: `size` bytes, or as many as the file has."""
     start = file.tell()
-    here = file.seek(0, 2) - start
-    n_bytes = here if size in UNKNOWN_SIZES else min(size, here)
+    available = file.seek(0, 2) - start
+    n_bytes = available if size in UNKNOWN_SIZES else min(size, available)
     limits.check_samples(n_bytes // 2)
     file.seek(start)
     raw = file.read(n_bytes - n_bytes % 2)
@@ -82,9 +81,9 @@ def _samples(file: BinaryIO, size: int, limits: Limits) -> np.ndarray:
 
 
 def to_float(parts: list[np.ndarray]) -> np.ndarray:
-    """16-bit samples as one waveform, float32 in [-1, 1).
+    """Return 16-bit samples as one waveform, float32 in [-1, 1).
 
-    It may be hours, so each part is given up as soon as it is copied; the list is empty then.
+    They may be hours, so each part is freed as soon as it is copied; the list is emptied.
     """
     waveform = np.empty(sum(part.size for part in parts), dtype=np.float32)
     begin = 0

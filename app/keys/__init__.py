@@ -1,1 +1,1 @@
-"""API keys: their file, their limits, and the command that changes them."""
+"""Manage API keys: the key file, limits, and the command that edits them."""

@@ -1,12 +1,12 @@
-"""Make, list, rotate and revoke keys.
+"""Create, list, rotate and revoke API keys.
 
     python -m app.keys create NAME [--requests-per-minute N] [--concurrent-requests N]
     python -m app.keys list
     python -m app.keys rotate NAME [--keep-old]
     python -m app.keys revoke NAME [--old]
 
-`create` and `rotate` print the key, once. `rotate` ends the old one at once, or with `--keep-old`
-when `revoke NAME --old` says so. Later edits take effect without a restart.
+`create` and `rotate` print the new key once. `rotate` revokes the old key immediately; with
+`--keep-old` it stays valid until `revoke NAME --old`. Changes take effect without a restart.
 """
 
 from __future__ import annotations
@@ -24,26 +24,25 @@ from app.keys.keyring import LIMITS, MOST, Key, changing, check_name, digest, ne
 
 
 class KeyCommandError(Exception):
-    """A command that cannot be done; the message says why."""
+    """A command failed; the message says why."""
 
 
 def create(path: Path, arguments: argparse.Namespace) -> str:
-    """Make a name and its first key."""
+    """Create a name and its first key."""
     check_name(arguments.name)
-    limits = {each: getattr(arguments, each) for each in LIMITS}
+    limits = {name: getattr(arguments, name) for name in LIMITS}
     if any(limit is not None and not 1 <= limit <= MOST for limit in limits.values()):
         raise KeyCommandError(f"A limit is a whole number from 1 to {MOST}.")
     key = new_key()
     with changing(path) as keys:
         if arguments.name in keys:
             raise KeyCommandError(f"{arguments.name} is there already; see rotate and revoke.")
-        made = Key(arguments.name, (digest(key),), **limits, created=today())
-        keys[arguments.name] = made
+        keys[arguments.name] = Key(arguments.name, (digest(key),), **limits, created=today())
     return key
 
 
 def rotate(path: Path, arguments: argparse.Namespace) -> str:
-    """Make a name's next key."""
+    """Create a new key for a name."""
     key = new_key()
     with changing(path) as keys:
         old = known(keys, arguments.name)
@@ -53,7 +52,7 @@ def rotate(path: Path, arguments: argparse.Namespace) -> str:
 
 
 def revoke(path: Path, arguments: argparse.Namespace) -> str:
-    """End a name's keys, or those before its newest one."""
+    """Revoke all keys of a name, or all but its newest."""
     with changing(path) as keys:
         old = known(keys, arguments.name)
         if arguments.old:
@@ -64,10 +63,10 @@ def revoke(path: Path, arguments: argparse.Namespace) -> str:
 
 
 def listed(path: Path, arguments: argparse.Namespace) -> str:
-    """A line for each name."""
+    """List the names, their limits and dates."""
     lines: list[tuple[str, ...]] = [("name", "keys", *LIMITS, "created")]
-    for key in sorted(read(path), key=lambda one: one.name):
-        limits = (getattr(key, each) for each in LIMITS)
+    for key in sorted(read(path), key=lambda key: key.name):
+        limits = (getattr(key, name) for name in LIMITS)
         lines.append(
             (
                 key.name,
@@ -84,41 +83,41 @@ def listed(path: Path, arguments: argparse.Namespace) -> str:
 
 
 def known(keys: Mapping[str, Key], name: str) -> Key:
-    """The key of this name."""
+    """Return the key of a name; raise `KeyCommandError` when there is none."""
     if name not in keys:
         raise KeyCommandError("There is no key of this name; see list.")
     return keys[name]
 
 
 def today() -> date:
-    """The day, as the log counts them."""
+    """Return the current date in UTC, as in the log."""
     return datetime.now(UTC).date()
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(prog="python -m app.keys")
-    made.add_argument("--file", type=Path, help="instead of API_KEYS_FILE")
-    commands = made.add_subparsers(required=True)
+    """Return the command's argument parser."""
+    root = argparse.ArgumentParser(prog="python -m app.keys")
+    root.add_argument("--file", type=Path, help="instead of API_KEYS_FILE")
+    commands = root.add_subparsers(required=True)
 
     def command(name: str, do: Callable[[Path, argparse.Namespace], str]) -> Any:
-        words = commands.add_parser(name, help=(do.__doc__ or "").splitlines()[0])
-        words.set_defaults(do=do, says_key=do in (create, rotate))
+        subparser = commands.add_parser(name, help=(do.__doc__ or "").splitlines()[0])
+        subparser.set_defaults(do=do, says_key=do in (create, rotate))
         if do is not listed:
-            words.add_argument("name")
-        return words
+            subparser.add_argument("name")
+        return subparser
 
-    creating = command("create", create)
-    for each in LIMITS:
-        creating.add_argument("--" + each.replace("_", "-"), type=int, metavar="N")
+    create_parser = command("create", create)
+    for name in LIMITS:
+        create_parser.add_argument("--" + name.replace("_", "-"), type=int, metavar="N")
     command("list", listed)
     command("rotate", rotate).add_argument("--keep-old", action="store_true")
     command("revoke", revoke).add_argument("--old", action="store_true")
-    return made
+    return root
 
 
 def main(words: list[str]) -> int:
-    """Do what the arguments say; the key alone goes to standard output."""
+    """Run the command; only a new key or the result goes to standard output."""
     arguments = parser().parse_args(words)
     try:
         path = arguments.file or Config.from_env().keys_path
@@ -127,7 +126,7 @@ def main(words: list[str]) -> int:
                 "API_KEYS_FILE names no file: put API_KEYS_FILE=keys.json into .env, and start "
                 "the service anew, this once."
             )
-        said = arguments.do(path, arguments)
+        output = arguments.do(path, arguments)
     except (ConfigError, KeyCommandError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -136,7 +135,7 @@ def main(words: list[str]) -> int:
         return 1
     if arguments.says_key:
         print(f"The key of {arguments.name}, shown this once:", file=sys.stderr)
-    print(said)
+    print(output)
     return 0
 
 

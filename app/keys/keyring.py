@@ -1,6 +1,6 @@
-"""The clients' keys: their file, and who a key belongs to.
+"""Read and write the key file, and find the owner of a key.
 
-The file (`API_KEYS_FILE`) is JSON, an object by name. It holds hashes, never a key:
+The file (`API_KEYS_FILE`) is a JSON object by name. It holds hashes, never a key:
 
     {
       "meetings": {
@@ -11,9 +11,8 @@ The file (`API_KEYS_FILE`) is JSON, an object by name. It holds hashes, never a 
       }
     }
 
-A worker finds out whose key a request has. The balancer refuses unknown keys before they take a
-slot, and enforces the limits, which hold over all workers: it reads a map of the keys' hashes
-(`balancer_map`).
+A worker looks up the owner of a request's key. The balancer refuses unknown keys before they take a
+slot, and enforces the limits across all workers, from a map of the keys' hashes (`balancer_map`).
 """
 
 from __future__ import annotations
@@ -45,27 +44,27 @@ NAME = re.compile(r"(?!sk-)[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 OF_THE_SETTINGS = ("API_TOKEN", "API_KEYS")
 HASH = re.compile(r"[0-9a-f]{64}")
 LIMITS = ("requests_per_minute", "concurrent_requests")
-MOST = 1_000_000  # of anything; what is more is no limit
+MOST = 1_000_000  # the maximum of any limit
 MEMBERS = ("sha256", *LIMITS, "created")
-FORMER_MEMBERS = ("scopes", "audio_minutes_per_hour")  # of older files; without a meaning now
-# For the owner, and for a group that the owner chose: a worker's, where root keeps the file.
+FORMER_MEMBERS = ("scopes", "audio_minutes_per_hour")  # from older files; ignored
+# Readable by the owner and by a group of the owner's choice: the worker's, where root owns it.
 MOST_MODE = 0o640
 
 
 class KeyFileError(ConfigError):
-    """The file cannot be used; the message names API_KEYS_FILE and never what a value is."""
+    """The key file is unusable; the message names API_KEYS_FILE and never contains a value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A client: its name, its keys, and its limits.
+    """A client's name, keys and limits.
 
     Attributes:
-        name: as the metrics and the log have it.
+        name: the name in metrics and the log.
         hashes: the SHA-256 of each of its keys, the newest first; never empty.
-        requests_per_minute: transcriptions begun within a minute; None: no limit.
-        concurrent_requests: transcriptions at once, including those that wait; None: no limit.
-        created: when its newest key was made.
+        requests_per_minute: transcriptions started per minute; None: no limit.
+        concurrent_requests: concurrent transcriptions, including queued ones; None: no limit.
+        created: the date of its newest key.
     """
 
     name: str
@@ -76,57 +75,60 @@ class Key:
 
 
 class Keyring:
-    """The keys that are valid now: those of the settings, and those of the file.
+    """The keys that are currently valid: those of the settings and those of the key file.
 
     Args:
-        config: its keys, which may do everything without a limit, and the file's name.
-        on_keys: told the keys now, and again whenever the file has others.
+        config: the settings' keys, which have no limits, and the path of the key file.
+        on_keys: called with the keys now, and again whenever the file changes.
 
     Raises:
-        KeyFileError: the file cannot be used.
+        KeyFileError: the file is unusable.
     """
 
     def __init__(
         self, config: Config, on_keys: Callable[[tuple[Key, ...]], None] = lambda keys: None
     ) -> None:
         self.asks = config.asks_for_key
-        given = ((OF_THE_SETTINGS[0], (config.api_token,)), (OF_THE_SETTINGS[1], config.api_keys))
+        settings = (
+            (OF_THE_SETTINGS[0], (config.api_token,)),
+            (OF_THE_SETTINGS[1], config.api_keys),
+        )
         self._settings_keys = tuple(
-            Key(name, tuple(digest(key) for key in keys)) for name, keys in given if any(keys)
+            Key(name, tuple(digest(key) for key in keys)) for name, keys in settings if any(keys)
         )
         self._file = KeyFile(config.keys_path, on_keys) if config.keys_path else None
         on_keys(self._settings_keys)
 
     def keys(self) -> tuple[Key, ...]:
-        """Every key that is valid now."""
+        """Return all keys that are currently valid."""
         return (*self._settings_keys, *(self._file.keys() if self._file else ()))
 
     def find(self, sent: str) -> Key | None:
-        """Whose key this is; None: nobody's.
+        """Return the entry that a key belongs to; None: the key is unknown.
 
-        Hashes of one length are compared, each of them and each in constant time, so that the
-        time tells nothing about a key, not even that it was nearly right or was valid once.
+        Every hash is compared, each in constant time and all of equal length, so that the timing
+        reveals nothing about a key, not even that it was nearly right or once valid.
         """
-        hashed, found = digest(sent), None
+        sent_hash, owner = digest(sent), None
         for key in self.keys():
-            for one in key.hashes:
-                if hmac.compare_digest(hashed, one):
-                    found = key
-        return found if sent else None
+            for key_hash in key.hashes:
+                if hmac.compare_digest(sent_hash, key_hash):
+                    owner = key
+        return owner if sent else None
 
 
 class KeyFile:
-    """Keys that change while the worker runs: read anew when the file is another.
+    """The key file, reread whenever it changes.
 
-    Threads may ask at the same time: the pair of stamp and keys is replaced as one.
+    Any thread may call `keys`: the pair of stamp and keys is replaced atomically.
 
     Args:
         path: the file.
-        on_keys: told what was read.
+        on_keys: called with the keys after each read.
 
     Raises:
-        KeyFileError: at the start alone; later a file that cannot be used is logged once, and
-            the keys stay as they were.
+        KeyFileError: only at the start; later an unusable file is logged once, and the previous
+            keys stay valid.
     """
 
     def __init__(self, path: Path, on_keys: Callable[[tuple[Key, ...]], None]) -> None:
@@ -142,12 +144,12 @@ class KeyFile:
             ) from None
 
     def keys(self) -> tuple[Key, ...]:
-        """The file's keys."""
+        """Return the file's keys."""
         known, keys = self._read
         try:
             now = stamp(self._path)
             if now != known:
-                # Also a file that cannot be used is looked at once, and again when it changes.
+                # Set first, so that an unusable file is read only once until it changes.
                 self._read = (now, keys)
                 keys = read(self._path)
                 self._read = (now, keys)
@@ -158,27 +160,27 @@ class KeyFile:
                 logger.error("API_KEYS_FILE: %s cannot be read (%s)", self._path, error.strerror)
                 self._read = ("unreadable", keys)
         except KeyFileError as error:
-            logger.error("%s The keys stay as they were.", error)
+            logger.error("%s The previous keys stay valid.", error)
         return keys
 
 
 def stamp(path: Path) -> object:
-    """What differs when the file is another."""
-    found = path.stat()
-    return found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_ino
+    """Return a value that differs when the file has changed."""
+    status = path.stat()
+    return status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def digest(key: str) -> bytes:
-    """A key's hash.
+    """Return a key's hash.
 
-    Plain SHA-256: the keys made here are 32 random bytes, which no list of guesses holds, so
-    there is nothing that salt or a slow hash would protect, and a worker hashes each request's.
+    Plain SHA-256: generated keys are 32 random bytes, which cannot be guessed from a list, so a
+    salt or a slow hash would protect nothing, and a worker hashes the key of each request.
     """
     return sha256(key.encode()).digest()
 
 
 def new_key() -> str:
-    """A key nobody can guess: 256 random bits."""
+    """Generate a key with 256 random bits."""
     return PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
 
 
@@ -186,11 +188,11 @@ def new_key() -> str:
 
 
 def read(path: Path) -> tuple[Key, ...]:
-    """The keys of a file.
+    """Read the keys of a file.
 
     Raises:
-        OSError: it cannot be read.
-        KeyFileError: it is malformed.
+        OSError: the file cannot be read.
+        KeyFileError: the file is malformed.
     """
     try:
         return parsed(path.read_bytes())
@@ -199,12 +201,12 @@ def read(path: Path) -> tuple[Key, ...]:
 
 
 def parsed(content: bytes) -> tuple[Key, ...]:
-    """The keys that a file's bytes describe.
+    """Parse the content of a key file.
 
-    Strict: a limit whose name is misspelled must not become no limit.
+    Strict: a limit with a misspelled name must not become no limit.
 
     Raises:
-        ValueError: what is wrong with them, without any value: it may be a key.
+        ValueError: the content is malformed; the message contains no value, which may be a key.
     """
     try:
         entries = json.loads(content.decode(), object_pairs_hook=without_repeats)
@@ -218,46 +220,46 @@ def parsed(content: bytes) -> tuple[Key, ...]:
     if not isinstance(entries, dict):
         raise ValueError("it is no object of keys by name.")
     keys = tuple(key_of(name, entry) for name, entry in entries.items())
-    hashes = [one for key in keys for one in key.hashes]
+    hashes = [key_hash for key in keys for key_hash in key.hashes]
     if len(set(hashes)) < len(hashes):
         raise ValueError("one key stands there twice.")
     return keys
 
 
 def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object's members; of two with one name JSON would silently keep the second."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    """Return an object's members; raise ValueError on a duplicate, which JSON would overwrite."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
         raise ValueError("a name stands there twice.")
-    return found
+    return members
 
 
 def key_of(name: str, entry: Any) -> Key:
-    """One name's keys and what they may; ValueError: what is wrong."""
+    """Parse the entry of a name; raise ValueError when it is malformed."""
     check_name(name)
     if not isinstance(entry, dict):
         raise ValueError(f"{name} is no object.")
     if set(entry) - {*MEMBERS, *FORMER_MEMBERS}:
         raise ValueError(f"{name} has an unknown member; there are {', '.join(MEMBERS)}.")
     hashes = strings(entry.get("sha256"))
-    if not hashes or not all(HASH.fullmatch(one) for one in hashes):
+    if not hashes or not all(HASH.fullmatch(key_hash) for key_hash in hashes):
         raise ValueError(f"sha256 of {name} is no list of hashes (64 digits, 0-9 and a-f).")
     if "transcribe" not in strings(entry.get("scopes", ["transcribe"])):
         raise ValueError(f"scopes of {name} lack transcribe; scopes are no more: remove the name.")
-    limits = {each: entry[each] for each in LIMITS if each in entry}
-    for each, limit in limits.items():
-        if type(limit) is not int or not 1 <= limit <= MOST:
-            raise ValueError(f"{each} of {name} is no whole number from 1 to {MOST}.")
-    created = entry.get("created")
+    limits = {limit: entry[limit] for limit in LIMITS if limit in entry}
+    for limit, value in limits.items():
+        if type(value) is not int or not 1 <= value <= MOST:
+            raise ValueError(f"{limit} of {name} is no whole number from 1 to {MOST}.")
+    text = entry.get("created")
     try:
-        made = date.fromisoformat(created) if created is not None else None
+        created = date.fromisoformat(text) if text is not None else None
     except (TypeError, ValueError):
         raise ValueError(f"created of {name} is no date, such as 2026-11-23.") from None
-    return Key(name, tuple(map(bytes.fromhex, hashes)), **limits, created=made)
+    return Key(name, tuple(map(bytes.fromhex, hashes)), **limits, created=created)
 
 
 def check_name(name: str) -> None:
-    """ValueError unless the name may stand in metrics and in the log, and is no key."""
+    """Raise ValueError unless the name is valid in metrics and the log, and is not a key."""
     if not NAME.fullmatch(name) or name in OF_THE_SETTINGS:
         raise ValueError(
             "a name has 1 to 64 of A-Z, a-z, 0-9, dot, hyphen and underscore, begins with a letter "
@@ -266,44 +268,44 @@ def check_name(name: str) -> None:
 
 
 def strings(value: Any) -> tuple[str, ...]:
-    """A list of different strings; anything else is none."""
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    """Return a list of distinct strings as a tuple; empty for anything else."""
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         return ()
     return tuple(value) if len(set(value)) == len(value) else ()
 
 
 def written(keys: Mapping[str, Key]) -> str:
-    """The file of these keys: sorted, a member a line, so that two versions can be compared."""
+    """Serialize the keys: sorted, one member per line, so that versions can be diffed."""
     return json.dumps({name: members(keys[name]) for name in sorted(keys)}, indent=2) + "\n"
 
 
 def members(key: Key) -> dict[str, Any]:
-    """One name's members, those that say something."""
-    limits = {each: getattr(key, each) for each in LIMITS}
+    """Return the members of a name's entry that have a value."""
+    limits = {name: getattr(key, name) for name in LIMITS}
     return {
-        "sha256": [one.hex() for one in key.hashes],
-        **{each: limit for each, limit in limits.items() if limit is not None},
+        "sha256": [key_hash.hex() for key_hash in key.hashes],
+        **{name: limit for name, limit in limits.items() if limit is not None},
         **({"created": key.created.isoformat()} if key.created else {}),
     }
 
 
 def balancer_map(keys: Iterable[Key]) -> str:
-    """The balancer's map: a line `HASH NAME REQUESTS_PER_MINUTE CONCURRENT_REQUESTS` for each key.
+    """Return the balancer's map, lines of `HASH NAME REQUESTS_PER_MINUTE CONCURRENT_REQUESTS`.
 
-    Hashes are in capitals, as HAProxy writes them; 0 is no limit.
+    Hashes are in upper case, as HAProxy writes them; 0 means no limit.
     """
     return "".join(
-        f"{hashed.hex().upper()} {key.name} "
+        f"{key_hash.hex().upper()} {key.name} "
         f"{key.requests_per_minute or 0} {key.concurrent_requests or 0}\n"
         for key in keys
-        for hashed in key.hashes
+        for key_hash in key.hashes
     )
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Put another file in the place of one, whole or not at all.
+    """Replace a file's content atomically.
 
-    It belongs to whom the old one belonged, and others can no more read it than before.
+    The new file keeps the owner and group of the old one, and its mode is not wider.
     """
     before = path.stat() if path.exists() else None
     number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
@@ -324,11 +326,11 @@ def replace_file(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def changing(path: Path) -> Iterator[dict[str, Key]]:
-    """The file's keys by name, to be changed in the block and written after it.
+    """Yield the file's keys by name, and write them back when the block ends.
 
-    The folder is locked meanwhile, so that of two commands at once neither is lost.
+    The folder is locked meanwhile, so that two concurrent commands do not lose a change.
     """
-    path = path.resolve()  # a link stays one
+    path = path.resolve()  # replace the target, not a symbolic link to it
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)

@@ -1,1 +1,1 @@
-"""Log and metrics."""
+"""Provide the log and the metrics."""

@@ -1,8 +1,8 @@
-"""The log's form: one line an event, with the worker and the request it belongs to.
+"""Format the log: one line per event, with its worker and request.
 
-Lines are JSON objects for machines, or text for a person at a terminal. What an event has beside
-its sentence (a request's tier, seconds of audio, stages) is given as fields; neither ever holds
-what was said or a key.
+Lines are JSON objects for machines, or text for a terminal. An event's data (a request's tier,
+seconds of audio, stages) is logged as fields. Neither messages nor fields ever contain transcribed
+text or a key.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Fields = Mapping[str, str | int | float]
 
 
 class RequestFilter(logging.Filter):
-    """Gives every record the id of the request its thread is working for."""
+    """A filter that adds the id of the current thread's request to each record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = request_id.get()
@@ -30,34 +30,34 @@ class RequestFilter(logging.Filter):
 
 
 def with_fields(fields: Fields) -> dict[str, Fields]:
-    """The `extra` argument that gives a record its fields."""
+    """Return the `extra` argument that adds fields to a record."""
     return {"fields": fields}
 
 
 def fields_of(record: logging.LogRecord) -> Fields:
-    """What a record has beside its sentence."""
+    """Return a record's fields."""
     fields: Fields = getattr(record, "fields", {})
     return fields
 
 
 class RequestsUnquoted(logging.Filter):
-    """Takes out of Gunicorn's words what they quote of a request: a malformed line or header may
-    hold a key, and so may a URL's query."""
+    """A filter that removes quoted requests from Gunicorn's messages: a malformed line or header,
+    or a URL's query, may contain a key."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        said = record.getMessage()
-        if said.startswith("Invalid request from "):
-            said = said.partition(": ")[0]
-        elif said.startswith("Error handling request "):
-            said = QUERY.sub("", said)
+        message = record.getMessage()
+        if message.startswith("Invalid request from "):
+            message = message.partition(": ")[0]
+        elif message.startswith("Error handling request "):
+            message = QUERY.sub("", message)
         else:
             return True
-        record.msg, record.args = said, ()
+        record.msg, record.args = message, ()
         return True
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object: time, level, worker, request, logger, message, its fields."""
+    """Formatter to a JSON object: time, level, worker, request, logger, message, fields."""
 
     def __init__(self, worker_id: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A record as a line for a person, its fields at the end."""
+    """Formatter to a line of text that ends with the fields."""
 
     def __init__(self, worker_id: int) -> None:
         super().__init__(
@@ -93,7 +93,7 @@ class TextFormatter(logging.Formatter):
 
 
 def configure(worker_id: int, level: str, form: str) -> None:
-    """Send the log of this process to standard output, where Supervisor collects it.
+    """Send this process's log to standard output, where Supervisor collects it.
 
     Args:
         form: `json`, `text`, or `auto`: text when standard output is a terminal.
@@ -105,13 +105,13 @@ def configure(worker_id: int, level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # Gunicorn's own words take the same form; its other handlers remember a worker's last words.
+    # Gunicorn's messages take the same format; its other handlers record a worker's last error.
     gunicorn = logging.getLogger("gunicorn.error")
     gunicorn.handlers = [
-        one for one in gunicorn.handlers if not isinstance(one, logging.StreamHandler)
+        handler for handler in gunicorn.handlers if not isinstance(handler, logging.StreamHandler)
     ]
     gunicorn.propagate = True
     gunicorn.filters = [RequestsUnquoted()]
-    # The libraries' own running commentary: paths of files, durations of audio.
+    # These libraries log file paths and audio durations at INFO.
     for name in ("faster_whisper", "python_multipart", "httpx", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.WARNING)

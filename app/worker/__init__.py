@@ -1,1 +1,1 @@
-"""One Gunicorn process with one model."""
+"""Run one Gunicorn process with one model."""

@@ -1,7 +1,7 @@
-"""Gunicorn's settings and hooks: one process on one GPU, its drain, no orphans.
+"""Configure Gunicorn: one process on one GPU that drains, and leaves no orphans.
 
-Read in Gunicorn's master before it forks; nothing here, and nothing it imports, may touch CUDA
-or CTranslate2.
+Gunicorn's master loads this module before it forks; neither it nor its imports may use CUDA or
+CTranslate2.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from app.observability import log
 from app.process import close_memory, die_with_parent, leave_no_core
 from app.worker.starts import LastErrorHandler, Starts, wait_in_view
 
-SPARE_THREADS = 16  # for health, models and refusals while every slot is taken
+SPARE_THREADS = 16  # for health, models and refusals while all slots are in use
 
 try:
     service = Config.from_env()
 except ConfigError as error:
     sys.exit(str(error))
 
-# GPUs are counted as nvidia-smi counts them, not fastest first.
+# Number GPUs in nvidia-smi's order, not fastest first.
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-# Freed memory goes back to the device when a call has ended; the other allocator keeps it.
+# Returns freed memory to the device after each call; the other allocator keeps it.
 os.environ.setdefault("CT2_CUDA_ALLOCATOR", "cuda_malloc_async")
 if service.worker_gpu is not None:
     os.environ["CUDA_VISIBLE_DEVICES"] = service.worker_gpu
 
 bind = f"{service.worker_address}:{service.worker_port}"
-workers = 1  # one model a process; Supervisor counts the processes
+workers = 1  # one model per process; Supervisor runs several of them
 worker_class = "app.worker.gunicorn_worker.Worker"
 threads = service.slots + SPARE_THREADS
 preload_app = False  # CUDA does not survive a fork
-timeout = 15  # a process that stands still this long is killed, well before bots give up; long
-# requests do not count
+timeout = 15  # a process that hangs this long is killed, well before bots give up; long requests
+# are not hangs
 graceful_timeout = service.drain_timeout_s
-keepalive = 15  # longer than the balancer keeps idle connections, so that it closes them first
-control_socket_disable = True  # its default path is one for all workers of a user
+keepalive = 15  # longer than the balancer's, so that the balancer closes idle connections first
+control_socket_disable = True  # all workers of a user share its default path
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
 proc_name = f"transcription-worker-{service.worker_id}"
 loglevel = "warning"
@@ -55,8 +55,8 @@ starts = Starts.of(service)
 
 
 def on_starting(server: Any) -> None:
-    """The master goes when Supervisor does, so that its port is free for the next one. In a crash
-    loop it first waits, longer each time."""
+    """Make the master end with Supervisor, so that its port is free for the next one. Wait for the
+    back-off in a crash loop."""
     die_with_parent(signal.SIGTERM)
     leave_no_core()
     log.configure(service.worker_id, service.log_level, service.log_format)
@@ -68,17 +68,17 @@ def on_starting(server: Any) -> None:
     try:
         Keyring(service)
     except ConfigError as error:
-        starts.ended(str(error))  # also for whoever asks the balancer why it is not there
+        starts.ended(str(error))  # the balancer shows it as the reason
         sys.exit(str(error))
     logging.getLogger("gunicorn.error").addHandler(LastErrorHandler(starts, logging.WARNING))
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """The worker goes when its master does, so that no orphan holds the port. What it hears is
-    for nobody else.
+    """Make the worker end with its master, so that no orphan holds the port, and close its memory
+    to other processes.
 
-    Until here a signal met the handler of the master's that the fork copied: it lies in a copied
-    queue which nobody reads, and a stop would wait for this worker until its drain was over.
+    Until here signals ran the master's handler, which the fork copied: it put them in a copied
+    queue that nobody reads, and a stop would wait for this worker until the drain timeout.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if told_to_stop(server.SIG_QUEUE):
@@ -88,7 +88,7 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def told_to_stop(signals: SimpleQueue[int]) -> bool:
-    """Whether a stop is among these; empties the queue."""
+    """Empty the queue and return whether it held a SIGTERM."""
     with contextlib.suppress(Empty):
         while True:
             if signals.get_nowait() == signal.SIGTERM:
@@ -97,7 +97,7 @@ def told_to_stop(signals: SimpleQueue[int]) -> bool:
 
 
 def post_worker_init(worker: Any) -> None:
-    """On TERM refuse new requests at once; Gunicorn then waits for the ones inside."""
+    """Drain on SIGTERM: refuse new requests at once; Gunicorn waits for the admitted ones."""
     engine = worker.wsgi.engine
 
     def drain(number: int, frame: FrameType | None) -> None:
@@ -108,15 +108,15 @@ def post_worker_init(worker: Any) -> None:
 
 
 def stop_waiting(number: int, frame: FrameType | None) -> None:
-    """Told to stop before the start: the next one is a fresh one."""
+    """Exit on SIGTERM during the back-off, and reset it for the next start."""
     starts.ready()
     sys.exit(0)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """The last thing a worker says: whom it leaves unanswered when its time is up."""
+    """Log the requests left unanswered at the drain timeout, and end the decoders."""
     application = getattr(worker, "wsgi", None)
-    if application is None:  # it did not begin
+    if application is None:  # the application was never loaded
         return
     if left := application.engine.drain(0):
         worker.log.warning("stopped with %d requests unanswered", left)
@@ -124,10 +124,10 @@ def worker_exit(server: Any, worker: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """A worker that ends takes its port with it: the balancer sees a refused connection, not a
-    worker that loads, and Supervisor starts a fresh one."""
-    if not server.LISTENERS:  # closed first when it was told to stop
+    """End the master when its worker ends: the port closes, so the balancer sees a refused
+    connection, not a worker that loads, and Supervisor starts a new one."""
+    if not server.LISTENERS:  # a stop closes them first
         starts.ready()
         return
-    server.num_workers = 0  # or one more would be started, and at once told to stop
+    server.num_workers = 0  # or Gunicorn would start another worker and stop it at once
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,8 +1,8 @@
-"""How a worker's starts went: one that ends again and again before it is ready is slowed down,
-and says why on its own port, where the balancer looks.
+"""Delay the restarts of a worker in a crash loop, and serve the reason on its port meanwhile, where
+the balancer checks it.
 
-The file is the memory from one process to the next: a line for each start since the worker was
-last ready, and the last words of whoever ended.
+A file carries the state from one process to the next: the number of starts since the worker was
+last ready, and the first error of the process that ended.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from app.api.headers import MOST_LETTERS, header_text
 from app.config import Config
 
-FREE_STARTS = 2  # without waiting: once killed, or once short of memory, is no loop
+FREE_STARTS = 2  # without back-off: one kill or one lack of memory is not a loop
 LONGEST_S = 30.0
 
 
@@ -25,47 +25,46 @@ class Starts:
     """The starts of one worker since it was last ready.
 
     Args:
-        path: the file that remembers them. One that cannot be written remembers nothing: the
-            worker then starts as if for the first time.
+        path: the file that stores them. If it cannot be written, each start counts as the first.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def begin(self) -> float:
-        """Count a start; returns the seconds to wait before it, twice as many each time."""
+        """Count a start and return its back-off in seconds, which doubles each time."""
         known = self._read()
         count = int(known.get("starts", 0))
         self._write({"starts": count + 1, "before": known.get("words", "")})
         return 0.0 if count < FREE_STARTS else min(2.0 ** (count - FREE_STARTS), LONGEST_S)
 
     def ready(self) -> None:
-        """The worker could transcribe: what was before counts no more."""
+        """Reset the count; the worker is ready."""
         self._path.unlink(missing_ok=True)
 
     def ended(self, words: str) -> None:
-        """Remember why a process ended: the first trouble it had, not what follows from it."""
+        """Store why a process ended: only its first error, not the errors that follow from it."""
         known = self._read()
         if "words" not in known:
             self._write({**known, "words": words[:MOST_LETTERS]})
 
     @classmethod
     def of(cls, config: Config) -> Starts:
-        """Those of the worker the settings name."""
+        """Return the starts of the worker that the settings name."""
         return cls.at(Path(config.run_dir), f"worker_{config.worker_id}")
 
     @classmethod
     def at(cls, run_dir: Path, program: str) -> Starts:
-        """Those of a program of Supervisor's, which is a worker.
+        """Return the starts of a worker by the name of its Supervisor program.
 
-        Whoever restarts it on purpose lets it forget them (`ready`): it may have been in a crash
-        loop, and what follows is another release, or another try of a person's.
+        A deliberate restart resets them (`ready`): the worker may have been in a crash loop, and
+        what follows is another release or a manual retry.
         """
         return cls(run_dir / f"{program}.starts")
 
     @property
     def reason(self) -> str:
-        """One sentence for whoever looks at a worker that waits."""
+        """Return why the worker waits, for its health check."""
         known = self._read()
         words = known.get("before") or "It said nothing; it may have been killed for its memory."
         count = int(known.get("starts", 1)) - 1
@@ -86,7 +85,7 @@ class Starts:
 
 
 class LastErrorHandler(logging.Handler):
-    """Keeps the first trouble that is logged, in case the process ends of it."""
+    """A log handler that stores the first error, in case the process ends because of it."""
 
     def __init__(self, starts: Starts, level: int) -> None:
         super().__init__(level)
@@ -100,9 +99,9 @@ class LastErrorHandler(logging.Handler):
 
 
 def wait_in_view(seconds: float, address: tuple[str, int], reason: str, worker_id: int) -> None:
-    """Wait, and meanwhile answer on a worker's address that it is not there and why.
+    """Wait, and meanwhile answer on the worker's address with 503 and the reason.
 
-    An address that somebody else has is left alone; the wait is the same.
+    If another process listens on the address, only wait.
     """
     body = json.dumps(
         {"status": "unhealthy", "state": "broken", "worker_id": str(worker_id), "reason": reason}
@@ -121,7 +120,7 @@ def wait_in_view(seconds: float, address: tuple[str, int], reason: str, worker_i
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    ends = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     try:
         server = HTTPServer(address, Answer)
     except OSError:
@@ -129,5 +128,5 @@ def wait_in_view(seconds: float, address: tuple[str, int], reason: str, worker_i
         return
     with server:
         threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
-        time.sleep(max(0.0, ends - time.monotonic()))
+        time.sleep(max(0.0, deadline - time.monotonic()))
         server.shutdown()

@@ -1,1 +1,1 @@
-"""Decode each upload in a process of its own that has no rights."""
+"""Decode each upload in its own process without privileges."""

@@ -1,4 +1,4 @@
-"""A process for one upload: it waits for it, takes every right from itself, decodes and ends."""
+"""Decode one upload in a forked process: wait for the job, drop all rights, decode, exit."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from app.audio.sandbox import confinement
 from app.errors import InvalidRequest, TooLarge
 from app.process import die_with_parent
 
-JOB = struct.Struct("=dd")  # seconds of audio, seconds of processor time; at most
-N_DESCRIPTORS = 3  # they come with an job: the upload, where the samples go, who is told
-UNREADY = b"unready"  # it could not confine itself, and has not looked at the upload
-FAILED = b"failed"  # and the name of an exception that nobody foresaw
+JOB = struct.Struct("=dd")  # limits: seconds of audio, seconds of CPU time
+N_DESCRIPTORS = 3  # sent with a job: the upload, the sample file, the result socket
+UNREADY = b"unready"  # confinement failed; the upload was not read
+FAILED = b"failed"  # followed by the name of an unhandled exception
 MOST_DESCRIPTORS = 1 << 16
 
 
 class Verdict(Enum):
-    """What a decoder found."""
+    """Result of decoding an upload."""
 
     DECODED = b"decoded"
     UNDECODABLE = b"undecodable"
@@ -39,11 +39,11 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Decoder:
-    """A forked process, as its parent sees it: it waits for one job.
+    """A forked decoder process that waits for one job, as its parent sees it.
 
     Attributes:
-        pid: its parent has to reap it.
-        orders: where its job goes.
+        pid: process id; the parent has to reap it.
+        command_socket: where the job is sent.
     """
 
     pid: int
@@ -51,14 +51,14 @@ class Decoder:
 
     @classmethod
     def forked(cls, memory_bytes: int, filter_calls: Callable[[], None]) -> Decoder:
-        """Fork one from this process, which has one thread and has warmed up.
+        """Fork a decoder from this process, which has one thread and has warmed up.
 
         Args:
-            memory_bytes: the most address space it may have.
-            filter_calls: puts the filter of system calls on it.
+            memory_bytes: the decoder's address space limit.
+            filter_calls: installs the seccomp filter on the calling process.
 
         Raises:
-            OSError: there is no room for another process.
+            OSError: fork failed.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
@@ -69,10 +69,10 @@ class Decoder:
         return cls(pid, ours)
 
     def send(self, job: bytes, descriptors: list[int]) -> None:
-        """Give it its upload; there is one only.
+        """Send the job; a decoder takes only one.
 
         Raises:
-            OSError: it is no more.
+            OSError: the decoder has ended.
         """
         with self.command_socket:
             socket.send_fds(self.command_socket, [job], descriptors)
@@ -81,39 +81,39 @@ class Decoder:
 def become_decoder(
     parent: int, command_socket: socket.socket, memory_bytes: int, filter_calls: Callable[[], None]
 ) -> NoReturn:
-    """The forked process, from its first moment to its last."""
+    """Run the forked process: wait for a job, drop all rights, decode, exit."""
     try:
         die_with_parent(signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
         leave_open(command_socket.fileno())
-        warm_up()  # copies the pages that decoding writes to, before anyone waits for it
+        warm_up()  # copies the pages that decoding writes to before a job arrives
         job, descriptors, _, _ = socket.recv_fds(command_socket, JOB.size, N_DESCRIPTORS)
         if len(job) < JOB.size or len(descriptors) < N_DESCRIPTORS:
-            os._exit(0)  # there will be none
+            os._exit(0)  # the fork server has closed the socket
         command_socket.close()
         duration_s, cpu_s = JOB.unpack(job)
-        upload, samples, answer = descriptors
+        upload, samples, result_socket = descriptors
         limits = Limits(0, duration_s)
         with open(upload, "rb", buffering=0) as file:
             try:
                 confinement.limit(math.ceil(cpu_s), 2 * limits.samples, memory_bytes)
                 filter_calls()
             except OSError:
-                os.write(answer, UNREADY)
+                os.write(result_socket, UNREADY)
             else:
-                os.write(answer, verdict(file, samples, limits))
+                os.write(result_socket, verdict(file, samples, limits))
     finally:
         os._exit(0)
 
 
 def verdict(file: io.FileIO, samples: int, limits: Limits) -> bytes:
-    """Write an upload's samples to a descriptor; returns what there is to tell."""
+    """Write an upload's samples to a descriptor and return the message for the worker."""
     try:
         return decode(file, samples, limits).value
     except MemoryError:
         return Verdict.UNDECODABLE.value
-    except BaseException as error:  # whatever it is, the worker shall know
+    except BaseException as error:  # reported to the worker, whatever it is
         return FAILED + b" " + type(error).__name__.encode()[:64]
 
 
@@ -133,17 +133,17 @@ def decode(file: BinaryIO | io.FileIO, samples: int, limits: Limits) -> Verdict:
 
 
 def leave_open(descriptor: int) -> None:
-    """Close every descriptor but this one; the standard ones lead nowhere from here on."""
+    """Close every descriptor except this one, and point the standard ones at /dev/null."""
     for standard in (1, 2):
-        os.dup2(0, standard)  # the fork server's is /dev/null
+        os.dup2(0, standard)  # the fork server's stdin is /dev/null
     for low, high in itertools.pairwise((2, descriptor, MOST_DESCRIPTORS)):
         os.closerange(low + 1, high)
 
 
 def warm_up() -> None:
-    """Have everything loaded that decoding needs: a decoder can open no file.
+    """Load everything that decoding needs, since a confined decoder cannot open files.
 
-    What is decoded are five samples of a-law at 8 kHz, and nothing at all.
+    Decodes five samples of A-law at 8 kHz, and an invalid file.
     """
     form = struct.pack("<HHIIHH", 6, 1, 8000, 8000, 1, 8)
     head = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data\5\0\0\0"

@@ -1,7 +1,7 @@
-"""Where uploads are decoded: in a process of their own each, of which nothing is believed.
+"""Decode each upload in its own sandboxed process and treat its output as untrusted.
 
-A crash or a hang of the media library costs the one request whose upload it was. Plain 16 kHz WAV
-needs no library and is read in place.
+A crash or a hang of the media library fails only the request that uploaded the file. Plain 16 kHz
+WAV needs no library and is read in this process.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from app.observability import metrics
 
 logger = logging.getLogger(__name__)
 
-START_S = 15.0  # until a decoder has begun; the fork server itself starts in 0.3 s
+START_S = 15.0  # for a decoder to begin; the fork server itself starts in 0.3 s
 STOP_S = 5.0
-AGAIN_S = 1.0  # between two starts of a fork server that does not stay
-COPY_BYTES = 2 << 20  # an upload up to this size may be in memory, where no other process sees it
+AGAIN_S = 1.0  # between two starts of a fork server that keeps ending
+COPY_BYTES = 2 << 20  # an upload up to this size may be in memory only, so it is copied to a memfd
 BLOCK_SAMPLES = 1 << 20
-WORD_BYTES = 128  # longer than any answer
+WORD_BYTES = 128  # longer than any message
 NOT_STARTED = "No decoder could be started. Send the request again."
-# What a fork server may know of its worker's environment, which has the clients' keys.
+# The environment variables a fork server gets; the rest of its worker's holds the clients' keys.
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LANG", "TZ")
 
 
 class Client(Protocol):
-    """What is asked of the request's cancellation."""
+    """The request's cancellation, as far as decoding uses it."""
 
     def wake(self, callback: Callable[[], None] | None) -> None: ...
 
@@ -55,17 +55,17 @@ class Client(Protocol):
 
 @dataclass(frozen=True)
 class ForkServer:
-    """A fork server's process, and where it takes jobs."""
+    """A fork server process and the socket that takes its jobs."""
 
     process: subprocess.Popen[bytes]
     control: socket.socket
 
     @classmethod
     def started(cls, arguments: list[str]) -> ForkServer:
-        """Start one; it is ready a moment later, and jobs wait for that.
+        """Start a fork server; jobs sent before it is ready wait in the socket.
 
         Raises:
-            OSError: no process can be started.
+            OSError: the process cannot be started.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(START_S)
@@ -76,13 +76,14 @@ class ForkServer:
             str(theirs.fileno()),
             *arguments,
         ]
-        own = {name: value for name, value in os.environ.items() if name in ENVIRONMENT}
+        environment = {name: value for name, value in os.environ.items() if name in ENVIRONMENT}
         with theirs:
             try:
                 process = subprocess.Popen(
                     command,
                     cwd=ROOT,
-                    env=own | {"OPENBLAS_NUM_THREADS": "1"},  # threads do not survive a fork
+                    env=environment
+                    | {"OPENBLAS_NUM_THREADS": "1"},  # threads do not survive a fork
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                 )
@@ -92,7 +93,7 @@ class ForkServer:
         return cls(process, ours)
 
     def stop(self) -> None:
-        """End it and all its decoders; once more does nothing."""
+        """End the fork server and all its decoders. Idempotent."""
         self.control.close()
         try:
             self.process.wait(STOP_S)
@@ -102,58 +103,58 @@ class ForkServer:
 
 
 class Sandbox:
-    """Decodes uploads for one worker.
+    """The decoder of one worker's uploads.
 
-    Request threads call `decode`, any number of them at a time: each has a decoder of its own, so
-    a long file holds nobody up, and there are never more than slots. `start` and `close` are for
-    the process's lifetime. The lock guards which fork server there is.
+    Any number of request threads may call `decode` concurrently: each call has its own decoder, so
+    a long file delays no other, and slots bound their number. `start` and `close` are
+    called once per process. The lock guards `_fork_server` and `_next_start`.
 
     Args:
-        limits: of the uploads.
-        timeout_s: the longest one of them is decoded.
-        logging_as: worker, level and form of the log, for the fork server's own lines.
+        limits: the limits of an upload.
+        timeout_s: the longest time an upload may be decoded.
+        logging_as: worker, level and format of the fork server's own log.
     """
 
     def __init__(self, limits: Limits, timeout_s: float, logging_as: tuple[int, str, str]) -> None:
         self._limits = limits
         self._timeout_s = timeout_s
-        self._arguments = [str(each) for each in logging_as]
+        self._arguments = [str(argument) for argument in logging_as]
         self._lock = threading.Lock()
         self._fork_server: ForkServer | None = None
         self._next_start = 0.0
 
     @classmethod
     def of(cls, config: Config) -> Sandbox:
-        """The sandbox the settings describe."""
+        """Return the sandbox that the settings describe."""
         logging_as = (config.worker_id, config.log_level, config.log_format)
         return cls(Limits.of(config), config.decode_timeout_s, logging_as)
 
     def start(self) -> None:
-        """Start the fork server, so that the first upload need not wait for it."""
-        with contextlib.suppress(NoDecoder):  # the log says so, and the next upload tries again
+        """Start the fork server, so that the first upload does not wait for it."""
+        with contextlib.suppress(NoDecoder):  # logged; the next upload tries again
             self._living()
 
     def close(self) -> None:
-        """End the fork server and its decoders; so does forgetting the sandbox."""
+        """End the fork server and its decoders; garbage collection of the sandbox does the same."""
         with self._lock:
             fork_server, self._fork_server = self._fork_server, None
         if fork_server is not None:
             fork_server.stop()
 
     def decode(self, file: BinaryIO, client: Client) -> np.ndarray:
-        """The upload as a waveform, the same to the last bit as `app.audio.decode.decode` makes.
+        """Return the upload's waveform, bit-identical to that of `app.audio.decode.decode`.
 
         Args:
-            file: seekable, the upload.
-            client: who waits for it; decoding ends when it leaves.
+            file: the upload, seekable.
+            client: the request's cancellation; decoding ends when the client disconnects.
 
         Returns:
             float32 in [-1, 1], shape (n_samples,), mono 16 kHz.
 
         Raises:
-            InvalidRequest: it cannot be decoded, not in time, or its decoder died of it.
+            InvalidRequest: it cannot be decoded, exceeds the timeout, or crashed its decoder.
             TooLarge: the audio is longer than the limit.
-            ClientDisconnected: the client left.
+            ClientDisconnected: the client disconnected.
             NoDecoder: no decoder could be started.
         """
         size = file.seek(0, 2)
@@ -163,25 +164,25 @@ class Sandbox:
         if waveform is not None:
             return waveform
         fork_server = self._living()
-        with contextlib.ExitStack() as open_until_then:
+        with contextlib.ExitStack() as stack:
             try:
                 upload = readable(file, size)
-                open_until_then.callback(os.close, upload)
+                stack.callback(os.close, upload)
                 samples = os.memfd_create("samples")
-                open_until_then.callback(os.close, samples)
-                answer = self._sent(fork_server, upload, samples)
-                open_until_then.callback(answer.close)
+                stack.callback(os.close, samples)
+                result_socket = self._sent(fork_server, upload, samples)
+                stack.callback(result_socket.close)
             except OSError as error:
-                logger.error("an upload cannot be handed to a decoder: %s", error)
+                logger.error("passing an upload to a decoder failed: %s", error)
                 raise NoDecoder(NOT_STARTED) from None
-            judge(self._word(fork_server, answer, client), self._limits)
+            judge(self._word(fork_server, result_socket, client), self._limits)
             return taken(samples, self._limits)
 
     def _living(self) -> ForkServer:
-        """The fork server, a new one where the last has ended.
+        """Return the running fork server; start a new one if the last has ended.
 
         Raises:
-            NoDecoder: none can be started.
+            NoDecoder: the fork server cannot be started.
         """
         with self._lock:
             fork_server = self._fork_server
@@ -198,57 +199,57 @@ class Sandbox:
             try:
                 self._fork_server = ForkServer.started(self._arguments)
             except OSError as error:
-                logger.error("no fork server can be started: %s", error)
+                logger.error("starting the fork server failed: %s", error)
                 raise NoDecoder(NOT_STARTED) from None
             weakref.finalize(self, self._fork_server.stop)
             return self._fork_server
 
     def _drop(self, fork_server: ForkServer) -> None:
-        """Have no more of a fork server that does not answer."""
+        """Stop a fork server that does not answer."""
         with self._lock:
             if self._fork_server is fork_server:
                 self._fork_server = None
         fork_server.stop()
 
     def _sent(self, fork_server: ForkServer, upload: int, samples: int) -> socket.socket:
-        """Hand an upload over; returns where the answer comes.
+        """Send an upload to the fork server and return the result socket.
 
         Raises:
-            OSError: the fork server does not take it.
+            OSError: the fork server does not accept the job.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
                 job = JOB.pack(self._limits.duration_s, self._timeout_s)
                 descriptors = [upload, samples, theirs.fileno()]
-                # One message, sent whole or not at all, so threads need not take turns.
+                # One message is sent whole or not at all, so threads need no lock.
                 socket.send_fds(fork_server.control, [job], descriptors)
         except BaseException:
             ours.close()
             raise
         return ours
 
-    def _word(self, fork_server: ForkServer, answer: socket.socket, client: Client) -> bytes:
-        """Wait for what becomes of an upload: a verdict, or how its decoder ended.
+    def _word(self, fork_server: ForkServer, result_socket: socket.socket, client: Client) -> bytes:
+        """Wait for an upload's result and return it: a verdict, or how its decoder ended.
 
         Raises:
             ClientDisconnected, NoDecoder, InvalidRequest: as in `decode`.
         """
-        # Shutting our end tells the fork server to end the decoder, and ends our waiting too.
-        client.wake(lambda: shut(answer))
+        # Shutting down our end makes the fork server kill the decoder, and ends our wait.
+        client.wake(lambda: shut(result_socket))
         begun = False
         try:
-            answer.settimeout(START_S)
-            word = answer.recv(WORD_BYTES)
+            result_socket.settimeout(START_S)
+            word = result_socket.recv(WORD_BYTES)
             begun = word == BEGUN
             if begun:
-                answer.settimeout(self._timeout_s)
-                word = answer.recv(WORD_BYTES)
+                result_socket.settimeout(self._timeout_s)
+                word = result_socket.recv(WORD_BYTES)
         except TimeoutError:
-            shut(answer)
+            shut(result_socket)
             if begun:
                 raise given_up("time", f"not decoded after {self._timeout_s:g} s") from None
-            logger.error("the fork server does not answer; it is ended")
+            logger.error("the fork server does not answer; stopping it")
             self._drop(fork_server)
             word = b""
         except OSError:
@@ -262,9 +263,9 @@ class Sandbox:
 
 
 def judge(word: bytes, limits: Limits) -> None:
-    """Go on when the upload was decoded; say why not otherwise.
+    """Return when the upload was decoded; raise the client's error otherwise.
 
-    A decoder may say anything: a hostile upload may have become its program.
+    The message is untrusted: a hostile upload may have taken over its decoder.
 
     Raises:
         InvalidRequest, TooLarge: as in `Sandbox.decode`.
@@ -284,14 +285,14 @@ def judge(word: bytes, limits: Limits) -> None:
 
 
 def given_up(why: str, what_happened: str) -> InvalidRequest:
-    """What a client hears whose upload cost its decoder; counted, and logged for the operator."""
+    """Count and log a failed decoder, and return the error for its client."""
     metrics.DECODERS_ENDED.labels(why).inc()
     logger.warning("an upload cost its decoder: %s", what_happened)
     return InvalidRequest(UNDECODABLE, param="file")
 
 
 def number_of(word: bytes) -> int | None:
-    """An exit code as a fork server writes it."""
+    """Parse an exit code from the fork server's message."""
     try:
         return int(word)
     except ValueError:
@@ -299,20 +300,20 @@ def number_of(word: bytes) -> int | None:
 
 
 def ending(code: int | None) -> str:
-    """An exit code in words."""
+    """Return an exit code in words."""
     if code is not None and code < 0 and -code in set(signal.Signals):
         return f"ended by {signal.Signals(-code).name}"
     return f"exit status {code}"
 
 
 def readable(file: BinaryIO, size: int) -> int:
-    """A descriptor of the upload that can be read only, with a position of its own.
+    """Return a read-only descriptor of the upload with its own file position.
 
     Raises:
-        OSError: the process has no room for it.
+        OSError: out of descriptors or memory.
     """
     if size > COPY_BYTES:
-        with contextlib.suppress(io.UnsupportedOperation):  # it is in memory after all
+        with contextlib.suppress(io.UnsupportedOperation):  # it is in memory only
             return read_only(file.fileno())
     copy = os.memfd_create("upload")
     try:
@@ -327,15 +328,15 @@ def readable(file: BinaryIO, size: int) -> int:
 
 
 def read_only(descriptor: int) -> int:
-    """The same file, opened once more."""
+    """Reopen the file read-only."""
     return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def taken(samples: int, limits: Limits) -> np.ndarray:
-    """Int16 samples from a descriptor as a waveform; float32 in [-1, 1), shape (n_samples,).
+    """Return a descriptor's int16 samples as a waveform, float32 in [-1, 1), shape (n_samples,).
 
-    It may be hours, so it is taken from the end on, and each block is given up as soon as it is
-    copied. It is read rather than mapped: a file that shrinks ends a process that has mapped it.
+    The file may hold hours, so it is read from its end and truncated after each block to free
+    memory. It is not mapped: reading a mapped file that shrinks kills the process (SIGBUS).
     """
     n_samples = os.fstat(samples).st_size // 2
     limits.check_samples(n_samples)
@@ -350,7 +351,7 @@ def taken(samples: int, limits: Limits) -> np.ndarray:
     return waveform
 
 
-def shut(answer: socket.socket) -> None:
-    """Want no more of an upload."""
+def shut(result_socket: socket.socket) -> None:
+    """Shut the socket down to cancel its upload."""
     with contextlib.suppress(OSError):
-        answer.shutdown(socket.SHUT_RDWR)
+        result_socket.shutdown(socket.SHUT_RDWR)

@@ -1,12 +1,12 @@
-"""What a decoder takes from itself before it touches an upload: rights, memory, time, files.
+"""Confine a decoder before it reads an upload: privileges, files, CPU time, memory.
 
-Each layer holds without the others. None of them needs root, a further package or a namespace
-(a service under systemd may not make one), so they are the same in a container and on a host.
+Each layer works without the others. None needs root, another package or a namespace (a service
+under systemd may not create one), so they are the same in a container and on a host.
 
-    no new privileges   programs with more rights than this one cannot be had
-    Landlock            no file is opened or made, no TCP connection; once, for the fork server too
-    limits              processor time, memory, size of the samples, no further descriptor
-    seccomp             a few system calls on memory and open descriptors; every other is refused
+    no new privileges   no program executed from here on gains privileges
+    Landlock            no opening or creating files, no TCP; applied once, by the fork server
+    limits              CPU time, memory, size of the samples, no new descriptors
+    seccomp             a few system calls on memory and open descriptors; all others are refused
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-# What a decoder may take beside what the fork server already had. Its samples are written as they
-# come, so a recording takes little however long it is; 32 channels of float64 fit. A file of
-# 1.3 kB can make the library ask for 2 GB.
+# A decoder's memory in addition to the fork server's. Samples are written as they are decoded, so
+# memory does not grow with duration; 32 channels of float64 fit. A file of 1.3 kB can make the
+# library request 2 GB.
 MEMORY_BYTES = 512 << 20
 
 PR_SET_SECCOMP = 22  # from <linux/prctl.h>
 PR_SET_NO_NEW_PRIVS = 38
 SECCOMP_MODE_FILTER = 2
 
-# From <linux/landlock.h>: which rights each version of the interface knows. All are given up.
+# From <linux/landlock.h>: the rights in each version of the ABI. All are given up.
 LANDLOCK_CREATE_RULESET = 444
 LANDLOCK_RESTRICT_SELF = 446
 LANDLOCK_VERSION = 1
 FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}  # version -> bits
 TCP_RIGHTS = {4: 2}
-SCOPES = {6: 2}  # abstract sockets and signals beyond the fork server
+SCOPES = {6: 2}  # abstract sockets and signals to processes outside the fork server
 
 # From <linux/filter.h> and <linux/seccomp.h>.
 LOAD, EQUAL, ANY_BIT, RETURN = 0x20, 0x15, 0x45, 0x06
@@ -47,12 +47,12 @@ PROT_EXEC = 4
 
 @dataclass(frozen=True)
 class Machine:
-    """One architecture's system calls.
+    """The system calls of one architecture.
 
     Attributes:
-        audit: its number in <linux/audit.h>.
-        calls: those that decoding needs: on memory, on open descriptors, and to end.
-        mappings: mmap and mprotect, allowed as long as nothing becomes executable.
+        audit: the architecture's number in <linux/audit.h>.
+        calls: those that decoding needs: on memory, on open descriptors, and to exit.
+        mappings: mmap and mprotect, allowed without PROT_EXEC.
     """
 
     audit: int
@@ -80,27 +80,27 @@ MACHINES = {
 
 
 class Refused(OSError):
-    """The kernel does not grant a layer."""
+    """The kernel does not support a layer, or refuses it."""
 
 
 def give_up_privileges() -> None:
-    """Nothing that is executed from here on has more rights than this process.
+    """Set no_new_privs: no program executed from here on gains privileges.
 
     Raises:
-        Refused: the kernel has no such thing.
+        Refused: the kernel does not support it.
     """
     _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def close_the_files() -> None:
-    """No file is opened, made or executed from here on, nor a TCP connection; for children too.
+    """Forbid opening, creating and executing files, and TCP, also for children.
 
     Raises:
-        Refused: the kernel has no Landlock, or it is not switched on.
+        Refused: the kernel has no Landlock, or it is disabled.
     """
     version = _call("syscall", LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_VERSION)
     rights = [_bits(known, version) for known in (FILE_RIGHTS, TCP_RIGHTS, SCOPES)]
-    while not rights[-1]:  # an older kernel takes a shorter structure
+    while not rights[-1]:  # older kernels take a shorter structure
         rights.pop()
     attributes = struct.pack(f"={len(rights)}Q", *rights)
     rules = _call("syscall", LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
@@ -111,50 +111,50 @@ def close_the_files() -> None:
 
 
 def _bits(known: dict[int, int], version: int) -> int:
-    """All rights of a kind that this version of the interface knows."""
+    """Return the mask of all rights of a kind in this version of the ABI."""
     return (1 << max((n for since, n in known.items() if since <= version), default=0)) - 1
 
 
 def limit(cpu_s: int, file_bytes: int, memory_bytes: int) -> None:
-    """Bound what this process may use; it cannot raise any of it again.
+    """Set resource limits on this process, which it cannot raise again.
 
     Args:
-        cpu_s: processor time from now on; the process has just been forked.
-        file_bytes: size of what it may write.
-        memory_bytes: address space, all that is mapped now included.
+        cpu_s: CPU time; the process has just been forked.
+        file_bytes: maximum size of a file it writes.
+        memory_bytes: address space, including what is mapped already.
     """
-    for what, most in (
+    for limited_resource, maximum in (
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_AS, memory_bytes),
-        (resource.RLIMIT_CORE, 0),  # a core dump would hold what people said
+        (resource.RLIMIT_CORE, 0),  # a core dump would contain audio
         (resource.RLIMIT_NPROC, 0),
-        (resource.RLIMIT_NOFILE, 0),  # what is open stays so
+        (resource.RLIMIT_NOFILE, 0),  # open descriptors stay open
     ):
-        hard = resource.getrlimit(what)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (most, most))
+        hard = resource.getrlimit(limited_resource)[1]
+        maximum = maximum if hard == resource.RLIM_INFINITY else min(maximum, hard)
+        resource.setrlimit(limited_resource, (maximum, maximum))
 
 
 def go_first() -> None:
-    """When the machine has no memory left, the kernel ends this process before one with a model."""
-    with contextlib.suppress(OSError):  # no harm: the limits hold
+    """Make the kernel's OOM killer choose this process before one with a model."""
+    with contextlib.suppress(OSError):  # optional: the limits still apply
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def address_space() -> int:
-    """What this process has mapped, in bytes."""
+    """Return the size of this process's address space in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def filter_of_calls() -> Callable[[], None]:
-    """Prepare the filter of system calls.
+    """Prepare the seccomp filter.
 
     Returns:
-        Puts it on the calling process, for good.
+        A function that installs the filter on the calling process, irrevocably.
 
     Raises:
-        Refused: nobody has written this architecture's list down.
+        Refused: there is no list of system calls for this architecture.
     """
     machine = MACHINES.get(platform.machine())
     if machine is None:
@@ -176,10 +176,9 @@ class _Program(ctypes.Structure):
 
 
 def _program(machine: Machine) -> bytes:
-    """The filter in classic BPF: what is listed may pass, all else fails with EPERM.
+    """Return the filter in classic BPF: listed calls pass, all others fail with EPERM.
 
-    It fails rather than kills, so that a C library which tries something new and can do without
-    it goes on.
+    They fail rather than kill, so that a C library that tries a newer call can fall back.
     """
     mmap, mprotect = machine.mappings
     lines = [
@@ -197,11 +196,11 @@ def _program(machine: Machine) -> bytes:
 
 
 def _call(function: str, *arguments: object) -> int:
-    """One of the C library's functions that say -1 and errno."""
+    """Call a C function that returns -1 and sets errno on failure."""
     library = ctypes.CDLL(None, use_errno=True)
-    wide = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
-    found = int(getattr(library, function)(*wide))
-    if found < 0:
+    wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+    result = int(getattr(library, function)(*wide))
+    if result < 0:
         number = ctypes.get_errno()
         raise Refused(number, os.strerror(number))
-    return found
+    return result

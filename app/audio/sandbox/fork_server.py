@@ -1,16 +1,16 @@
-"""A small process that forks a decoder for each upload: `python -m app.audio.sandbox.fork_server`.
+"""Fork a decoder process for each upload: `python -m app.audio.sandbox.fork_server`.
 
-It holds the media library and nothing else: no model, no key, no other client's audio. Each
-decoder gets one upload, so nothing of one request is there for the next. One is forked ahead and
-waits, which saves a request the fork.
+The fork server loads the media library and nothing else: no model, no key, no other client's
+audio. Each decoder gets one upload, so no request's data reaches the next. One decoder is forked
+in advance, which spares a request the fork.
 
-    worker --- job: limits, upload, samples, answer ---> fork server --- the same ---> decoder
-    worker <--- answer: BEGUN, ENDED and how -------------- fork server                      |
-    worker <--- answer: a verdict; the samples are in `samples` -------------------------+
+    worker --- job: limits, upload, samples, result socket ---> fork server --- job ---> decoder
+    worker <--- result socket: BEGUN, or ENDED and the exit code --- fork server             |
+    worker <--- result socket: the verdict; the samples are in `samples` --------------------+
 
-`answer` is a socket for one upload. A worker that shuts its end wants no more of it (time is up,
-the client has left, the worker is gone), and the decoder is killed. The fork server ends when its
-worker does, and its decoders with it.
+Each upload has its own result socket. When a worker shuts its end down (the time is up, the client
+has disconnected, the worker has ended), the decoder is killed. The fork server and its decoders
+end with their worker.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from app.observability import log
 logger = logging.getLogger(__name__)
 
 BEGUN = b"begun"
-LULL_MS = 20  # without events; then the next decoder is forked, so that no request shares a core
-ENDED = b"ended"  # and the exit code; below 0: the signal
+LULL_MS = 20  # without events before the next decoder is forked, so that no request shares a core
+ENDED = b"ended"  # followed by the exit code; below 0: the signal
 
 
 class ForkServer:
-    """Forks decoders and sees to their end. One thread; it never reads an upload itself.
+    """The parent of the decoders. It has one thread and never reads an upload itself.
 
     Args:
-        control: where jobs come from.
+        control: the socket that receives jobs.
     """
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._answers: dict[int, socket.socket] = {}  # decoder -> its worker's ear
+        self._result_sockets: dict[int, socket.socket] = {}  # by process id
         self._spare: Decoder | None = None
         self._deaths, self._wakeup = socket.socketpair()
         self._deaths.setblocking(False)
@@ -57,20 +57,20 @@ class ForkServer:
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         warm_up()
         gc.collect()
-        gc.freeze()  # or each decoder's first collection copies every page
+        gc.freeze()  # otherwise each decoder's first collection copies every page
         self._memory_bytes = confinement.address_space() + confinement.MEMORY_BYTES
         confinement.go_first()
         self._filter_calls = confine()
 
     def serve(self) -> None:
-        """Take jobs until the worker is gone."""
+        """Accept jobs until the worker has ended."""
         own = {self._control.fileno(), self._deaths.fileno()}
         self._prepare()
         while True:
             happened = {number for number, _ in self._poll.poll(None if self._spare else LULL_MS)}
             if not happened:
                 self._prepare()
-            # Ears first: those below close some, whose numbers may come back as others'.
+            # Result sockets first: the steps below close some, whose numbers may be reused.
             for number in happened - own:
                 self._kill(number)
             if self._control.fileno() in happened and not self._take():
@@ -80,7 +80,7 @@ class ForkServer:
                 self._reap()
 
     def _prepare(self) -> None:
-        """Have a decoder for the next upload; where none can be forked, that one tries again."""
+        """Fork the decoder for the next upload; if that fails, the upload tries again."""
         with contextlib.suppress(OSError):
             self._spare = self._forked()
 
@@ -88,29 +88,29 @@ class ForkServer:
         return Decoder.forked(self._memory_bytes, self._filter_calls)
 
     def _take(self) -> bool:
-        """Begin an job; False: there will be none any more."""
+        """Begin a job; return False when the worker has closed the socket."""
         try:
             job, descriptors, _, _ = socket.recv_fds(self._control, JOB.size, N_DESCRIPTORS)
         except OSError:
             return False
         if len(descriptors) < N_DESCRIPTORS:
             return False
-        ear = socket.socket(fileno=descriptors[-1])
+        result_socket = socket.socket(fileno=descriptors[-1])
         try:
             decoder = self._sent(job, descriptors)
         except OSError as error:
-            logger.error("no decoder can be forked: %s", error)
-            ear.close()
+            logger.error("forking a decoder failed: %s", error)
+            result_socket.close()
         else:
-            self._answers[decoder.pid] = ear
-            self._poll.register(ear, 0)  # its end only
-            tell(ear, BEGUN)
+            self._result_sockets[decoder.pid] = result_socket
+            self._poll.register(result_socket, 0)  # hang-ups only
+            tell(result_socket, BEGUN)
         for descriptor in descriptors[:-1]:
             os.close(descriptor)
         return True
 
     def _sent(self, job: bytes, descriptors: list[int]) -> Decoder:
-        """The decoder that has got an job: the one that waits, or a new one if that is dead."""
+        """Send a job to the spare decoder, or to a new one if that has died, and return it."""
         spare, self._spare = self._spare, None
         if spare is not None:
             with contextlib.suppress(OSError):
@@ -121,40 +121,40 @@ class ForkServer:
         return decoder
 
     def _reap(self) -> None:
-        """Tell how decoders ended."""
+        """Report the exit code of each ended decoder to its worker."""
         with contextlib.suppress(ChildProcessError):
-            while (found := os.waitpid(-1, os.WNOHANG))[0]:
-                pid, status = found
+            while (child := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = child
                 if self._spare is not None and self._spare.pid == pid:
                     self._spare.command_socket.close()
                     self._spare = None
-                ear = self._answers.pop(pid, None)
-                if ear is None:
+                result_socket = self._result_sockets.pop(pid, None)
+                if result_socket is None:
                     continue
-                with contextlib.suppress(KeyError):  # it was killed
-                    self._poll.unregister(ear)
-                tell(ear, b"%s %d" % (ENDED, os.waitstatus_to_exitcode(status)))
-                ear.close()
+                with contextlib.suppress(KeyError):  # `_kill` has unregistered it
+                    self._poll.unregister(result_socket)
+                tell(result_socket, b"%s %d" % (ENDED, os.waitstatus_to_exitcode(status)))
+                result_socket.close()
 
     def _kill(self, number: int) -> None:
-        """Nobody waits for this decoder any more."""
-        for pid, ear in self._answers.items():
-            if ear.fileno() == number:
-                self._poll.unregister(ear)  # or it would be told again until it is reaped
+        """Kill the decoder whose result socket the worker has shut down."""
+        for pid, result_socket in self._result_sockets.items():
+            if result_socket.fileno() == number:
+                self._poll.unregister(result_socket)  # or poll reports it until it is reaped
                 os.kill(pid, signal.SIGKILL)
 
 
-def tell(ear: socket.socket, word: bytes) -> None:
-    """Say something to a worker, who may not listen any more."""
+def tell(result_socket: socket.socket, word: bytes) -> None:
+    """Send a message to a worker, which may have shut the socket down."""
     with contextlib.suppress(OSError):
-        ear.send(word, socket.MSG_DONTWAIT)
+        result_socket.send(word, socket.MSG_DONTWAIT)
 
 
 def confine() -> Callable[[], None]:
-    """Put on the layers that hold for the fork server too, and say which ones the kernel refuses.
+    """Apply the layers that cover the fork server too, and log those that the kernel refuses.
 
     Returns:
-        Puts the filter of system calls on a decoder.
+        A function that installs the seccomp filter on a decoder.
     """
     holding = ["limits"]
 
@@ -177,10 +177,10 @@ def confine() -> Callable[[], None]:
 
 
 def proven(apply: Callable[[], None]) -> Callable[[], None]:
-    """A filter that the kernel takes, which a forked process has tried.
+    """Return the filter after a forked process has installed it successfully.
 
     Raises:
-        Refused: it does not.
+        Refused: the kernel rejects the filter.
     """
     pid = os.fork()
     if pid == 0:
@@ -197,11 +197,11 @@ def proven(apply: Callable[[], None]) -> Callable[[], None]:
 def main() -> None:
     descriptor, worker_id, level, form = sys.argv[1:]
     log.configure(int(worker_id), level, form)
-    # It is the workers that are told to stop; this process goes when its worker does.
+    # Stop signals are for the workers; this process ends when its worker does.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     ForkServer(socket.socket(fileno=int(descriptor))).serve()
-    signal.set_wakeup_fd(-1)  # decoders that end now need no one
+    signal.set_wakeup_fd(-1)  # decoders that end now need not be reaped
 
 
 if __name__ == "__main__":
