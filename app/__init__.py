@@ -1,3 +1,3 @@
 """Transcription service: the OpenAI audio API over batched faster-whisper workers."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
