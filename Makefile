@@ -1,5 +1,5 @@
-# `make run` serves on port 8083, `make test` runs the tests, `make` lists every command. Each command
-# sets up what it needs, and may be the first one run on a fresh machine.
+# `make run` serves on port 8083, `make test` runs the tests, `make` lists all commands. Each command
+# installs what it needs, also on a fresh machine.
 
 PYTHON ?= python3
 export PYTHON
@@ -30,7 +30,7 @@ restart:  ## restart the workers one at a time, without a failed request
 scale:    ## change the number of workers of the running service: make scale WORKERS=4
 	@$(PY) -m app.pool scale
 
-reload:   ## have the balancer read its configuration again
+reload:   ## reload the balancer's configuration
 	@$(PY) -m app.pool reload
 
 key:      ## create a key and print it once: make key NAME=meetings [REQUESTS_PER_MINUTE=N] [CONCURRENT_REQUESTS=N]
@@ -47,7 +47,7 @@ rotate:   ## replace a key: make rotate NAME=meetings [KEEP_OLD=1]
 revoke:   ## revoke a name's keys, or only the old one: make revoke NAME=meetings [OLD=1]
 	@$(KEYS) revoke "$(NAME)" $(if $(OLD),--old)
 
-# In a process more than there are cores, since some wait; those that share a pool in one of them.
+# One process more than cores, because some tests wait; tests that share a pool run in one process.
 PROCESSES = $(shell echo $$(( $$(nproc) + 1 )))
 PYTEST = $(PY) -m pytest -v --durations 10
 HOSTS = tests/deploy/hosts
@@ -73,7 +73,7 @@ lint: setup-test ## check style and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy app
 
-security: setup-test ## run every known attack within 15 minutes, as a table
+security: setup-test ## run every known attack (15 minutes at most) and print a table
 	@$(PY) -m tests.measure.security $(ARGS)
 
 fuzz-api: setup-test ## send 2000 requests generated from /openapi.json and check the answers
@@ -94,16 +94,16 @@ bench-gpu: setup-test ## measure speed, memory and words of batches on a GPU
 gpu-bundle: setup-test ## pack what bench-gpu needs on a machine without network, in .run/gpu-bundle
 	@tests/measure/gpu_bundle.sh
 
-endurance: setup-test ## an hour of audio beside live windows, clients that leave, a long life in 20 minutes
+endurance: setup-test ## test an hour of audio beside live windows, leaving clients, and a long life in 20 minutes
 	@$(PY) -m tests.measure.endurance $(ARGS)
 
-alerts: setup-test ## show which alerts each failure raises, by a real Prometheus
+alerts: setup-test ## show which alerts each failure raises in a real Prometheus
 	@$(PY) -m tests.measure.alerts
 
 chaos: setup-test ## cause failures in a pool under load and show what clients see
 	@$(PY) -m tests.measure.chaos
 
-# `make load single` names the mode as a further target; by itself that target does nothing more.
+# `make load single` passes the mode as a second target, which does nothing itself.
 LOAD_MODE := $(firstword $(filter single scaling overload meetings soak web,$(MAKECMDGOALS)))
 
 load:     ## run a load test with a report: make load single|scaling|overload|meetings|soak|web
@@ -111,7 +111,7 @@ load:     ## run a load test with a report: make load single|scaling|overload|me
 	@deploy/setup.sh test
 	@$(PY) -m tests.measure.load $(LOAD_MODE) $(ARGS)
 
-soak:     ## 20 minutes of steady load; fails when memory, threads or descriptors grow
+soak:     ## run steady load for 20 minutes; fails if memory, threads or descriptors grow
 ifeq ($(filter load,$(MAKECMDGOALS)),)
 	@deploy/setup.sh test
 	@$(PY) -m tests.measure.load soak $(ARGS)
@@ -120,7 +120,7 @@ endif
 single scaling overload meetings web:
 	@[ -n "$(filter load,$(MAKECMDGOALS))" ] || { echo "It is: make load $@"; exit 2; }
 
-capacity: setup-test ## find what this machine carries with this model, and the settings that follow
+capacity: setup-test ## measure this machine's capacity with this model and print settings for it
 	@$(PY) -m tests.measure.load capacity $(ARGS)
 
 AUDIT = timeout 30 $(SUPPLY) -m pip_audit --strict --disable-pip --require-hashes --progress-spinner off \

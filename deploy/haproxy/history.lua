@@ -1,4 +1,4 @@
--- The last minutes: what the pool had done by each moment, so that rates are differences.
+-- Sample cumulative totals of the last minutes; rates are differences between samples.
 
 local answers = require("answers")
 local workers = require("workers")
@@ -8,12 +8,12 @@ local history = {}
 local STEP_S, KEPT = 5, 60 -- five minutes
 local COUNTERS = { "audio", "took", "busy" }
 
-local samples = {}    -- the oldest first
-local done = {}       -- by worker: its counters since this process started
-local last = {}       -- by worker: what it said last
+local samples = {}    -- oldest first
+local done = {}       -- by worker: totals since this process started
+local last = {}       -- by worker: latest figures
 local peak = { used = 0, waiting = 0 }
 
--- A worker that was restarted counts from 0 again; what it had done before is not lost here.
+-- Add a worker's progress. Counters of a restarted worker begin at 0; its totals are kept here.
 local function add_up(worker)
   local sums = done[worker.name] or { audio = 0, took = 0, busy = 0 }
   local before = last[worker.name] or worker.figures
@@ -33,7 +33,7 @@ local function look()
   peak.waiting = math.max(peak.waiting, queues.queue + queues.deferred)
 end
 
--- The totals by now, with the most slots in use and requests waiting since the sample before.
+-- The totals now, and the peaks of used slots and waiting requests since the last sample.
 local function sample()
   local counts, sums = answers.counts(), { audio = 0, took = 0, busy = 0 }
   for _, each in pairs(done) do
@@ -56,7 +56,7 @@ core.register_task(function()
   end
 end)
 
--- The samples, the oldest first, and last the one of this moment.
+-- Return the samples, oldest first, ending with one taken now.
 function history.all()
   local found = table.move(samples, 1, #samples, 1, {})
   found[#found + 1] = sample()

@@ -1,4 +1,4 @@
--- Lua's values as JSON.
+-- Encode Lua values as JSON.
 
 local json = {}
 
@@ -8,7 +8,7 @@ local function quoted(text)
   end) .. '"'
 end
 
--- Args: a number, text, boolean, list or table by names; an empty table is a list.
+-- Encode a number, string, boolean, list or table with string keys; an empty table is a list.
 function json.encode(value)
   if type(value) == "number" then return string.format("%.15g", value) end
   if type(value) == "string" then return quoted(value) end

@@ -1,5 +1,5 @@
--- Keeps the balancer's map of keys like its file (KEYS_MAP), which another process writes: a line
--- for each key, `HASH NAME REQUESTS_PER_MINUTE CONCURRENT_REQUESTS`. No reload is needed.
+-- Sync the balancer's map of keys with its file (KEYS_MAP), without a reload. Another process writes
+-- the file, one line per key: `HASH NAME REQUESTS_PER_MINUTE CONCURRENT_REQUESTS`.
 
 local path = os.getenv("KEYS_MAP") or ""
 
@@ -18,7 +18,7 @@ local function parsed(text)
 end
 
 if path ~= "" then
-  local last = read() or "" -- as HAProxy read it
+  local last = read() or "" -- as HAProxy loaded it
   core.register_task(function()
     while true do
       core.msleep(500)

@@ -1,4 +1,4 @@
--- Requests that were told to come again: how many, why, and which limits keys meet.
+-- Count refused requests by reason and tier, and by key for the limits of keys.
 
 local REASONS = { "busy", "queue_full", "deadline", "no_worker", "worker_failed", "worker_timeout",
                   "draining", "not_ready", "no_room", "no_decoder", "rate_limit", "key_rate",
@@ -8,13 +8,13 @@ local OF_KEYS = { "key_rate", "key_concurrency" }
 
 local refusals = {}
 
--- Since this process started; a reload starts anew, as with all of HAProxy's counters.
+-- Since this process started; a reload resets them, like all HAProxy counters.
 local requests, by_key = {}, {}
 for _, reason in ipairs(REASONS) do
   requests[reason] = { realtime = 0, deferred = 0 }
 end
 
--- Counts one; `key` is the name of the key that sent it, or nil.
+-- Count one refusal; `key` is the name of the sender's key, or nil.
 function refusals.count(reason, tier, key)
   local counts = requests[reason]
   if counts then counts[tier] = counts[tier] + 1 end
@@ -24,7 +24,7 @@ function refusals.count(reason, tier, key)
   end
 end
 
--- Every reason and tier with its count, in one order; also those that are 0.
+-- Return the count of every reason and tier in a fixed order, zeros included.
 function refusals.all()
   local found = {}
   for _, reason in ipairs(REASONS) do
@@ -35,7 +35,7 @@ function refusals.all()
   return found
 end
 
--- The limits that keys met, by the keys' names.
+-- Return the refusals by limit of each key name.
 function refusals.of_keys()
   local found = {}
   for key, counts in pairs(by_key) do

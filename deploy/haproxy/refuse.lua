@@ -1,10 +1,10 @@
--- Answers that the balancer gives by itself to requests that may have a body.
+-- Return the balancer's own errors to requests that may have a body.
 
 local errors = require("errors")
 
 local PATIENCE_S = tonumber(os.getenv("BUSY_RETRY_AFTER_S") or "") or 1
--- A connection that ends while its client still sends is reset, and the answer is lost on the way.
--- So what comes after the answer is read and thrown away, for so long, and for so many at a time.
+-- Closing a connection while its client still sends resets it and loses the response. So the rest of
+-- the body is read and discarded, up to this time and number of requests.
 local DISCARD_S, AT_ONCE, PIECE_BYTES = 10, 64, 4096
 
 local discarding = 0
@@ -16,7 +16,7 @@ local function discard(applet)
   until not piece or #piece == 0 or core.now().sec > ends
 end
 
--- Which error it is stands in txn.refusal; in txn.again_s after how many seconds to come again.
+-- txn.refusal names the error; txn.again_s is Retry-After in seconds.
 core.register_service("refuse", "http", function(applet)
   local error = errors[applet:get_var("txn.refusal")]
   applet:set_status(error.status)

@@ -1,5 +1,5 @@
--- What the balancer says of itself and of its workers: to people and scripts (/lb-status), to the
--- page /status (/status/figures), and to Prometheus what HAProxy has no figure of its own for.
+-- Report the state of the balancer and its workers: as text (/lb-status), as JSON for the page
+-- /status (/status/figures), and as Prometheus metrics that HAProxy does not export itself.
 
 local answers = require("answers")
 local history = require("history")
@@ -16,7 +16,7 @@ local function answer(applet, content_type, body)
   applet:send(body)
 end
 
--- Prometheus' text form.
+-- Refusals in Prometheus' text format.
 core.register_service("refusals", "http", function(applet)
   local lines = {
     "# HELP transcription_pool_refused_total Why were clients told to come again?",
@@ -35,7 +35,7 @@ core.register_service("refusals", "http", function(applet)
   answer(applet, "text/plain; version=0.0.4", table.concat(lines, "\n") .. "\n")
 end)
 
--- A line for a person about one worker.
+-- Describe one worker in a line of text.
 local function in_words(worker)
   if worker.reason then
     return string.format("%s: %s. %s", worker.name, worker.state, worker.reason)

@@ -1,4 +1,4 @@
--- Where no worker is up for a moment, requests wait for one instead of being refused.
+-- While no worker is up, hold requests instead of refusing them.
 
 local STEP_MS = 100
 
@@ -7,7 +7,7 @@ local function now_ms()
   return now.sec * 1000 + now.usec // 1000
 end
 
--- Returns when a worker is up, or at txn.until (ms since 1970).
+-- Return when a worker is up, or at txn.until (ms since 1970).
 core.register_action("await_worker", { "http-req" }, function(txn)
   local ends = txn:get_var("txn.until") or 0
   while txn.f:nbsrv("unlimited") == 0 and now_ms() < ends do

@@ -1,8 +1,8 @@
--- The workers as the balancer sees them, with the figures that each one's last health check brought.
+-- The balancer's view of the workers, with the figures from their last health checks.
 
 local workers = {}
 
--- Why a worker takes no requests, as its last health check found.
+-- Return why a worker is down, from its last health check.
 local function trouble(stats)
   local found = stats.last_chk
   if found and found ~= "" and not found:find("^device=") then
@@ -11,7 +11,7 @@ local function trouble(stats)
   return stats.check_desc or "not checked yet"
 end
 
--- What a worker says of itself: `name=value name=value …`, see app/api/worker_stats.py.
+-- Parse a worker's figures: `name=value name=value …`, see app/api/worker_stats.py.
 local function figures(text)
   local found = {}
   for name, value in (text or ""):gmatch("([%w_]+)=([%w.]+)") do
@@ -20,8 +20,8 @@ local function figures(text)
   return found
 end
 
--- All of them, in the order of their names' numbers. The backend of what needs no slot has just the
--- workers, the other one a place to wait too.
+-- Return all workers, ordered by number. The backend `unlimited` lists only workers; `workers` also
+-- has the server `waiting`.
 function workers.all()
   local found = {}
   for name in pairs(core.backends["unlimited"].servers) do
@@ -45,7 +45,7 @@ function workers.all()
   return found
 end
 
--- How many are up, requests inside, free slots and slots of those that are up.
+-- Return healthy workers, requests in progress, and free and total slots of healthy workers.
 function workers.totals(all)
   local totals = { up = 0, inside = 0, free = 0, slots = 0 }
   for _, worker in ipairs(all) do
@@ -58,7 +58,7 @@ function workers.totals(all)
   return totals
 end
 
--- Requests that wait for a slot, and deferred ones that wait for their turn to do so.
+-- Return requests waiting for a slot, and those in the deferred queue.
 function workers.queues()
   local function waiting(backend)
     return tonumber(core.backends[backend]:get_stats().qcur) or 0

@@ -1,13 +1,13 @@
 #!/usr/bin/python3
-"""Takes workers out of this host's balancer and puts them back, through its admin socket.
+"""Drain workers of this host's balancer and make them ready again, through its admin socket.
 
-    balancer.py drain NAME …    nothing new goes to them; waits until what is inside is finished
-    balancer.py ready NAME …    they take requests again; waits until the balancer says UP
-    balancer.py retire NAME …   drains every worker but these
-    balancer.py show            the workers, one a line: name, state, requests
+    balancer.py drain NAME …    stop new requests; wait until admitted ones are finished
+    balancer.py ready NAME …    accept requests again; wait until the balancer reports UP
+    balancer.py retire NAME …   drain every worker except these
+    balancer.py show            list the workers, one per line: name, state, requests
 
-What was changed is printed; a worker that the balancer does not know is passed over, since it is
-new. Exit status 1, and a sentence: it could not be done in time.
+Changes are printed. Workers that the balancer does not know are new and skipped. On a timeout the
+command prints a sentence and exits with status 1.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SOCKET = Path("/run/haproxy/admin.sock")
 
 
 def drain(balancer, names, limit_s):
-    """Nothing new for these; wait until they have finished."""
+    """Stop new requests to these workers; wait until they have finished."""
     for name in names:
         if balancer.server(name).status != "DRAIN":
             balancer.set_state(name, "drain")
@@ -31,7 +31,7 @@ def drain(balancer, names, limit_s):
 
 
 def ready(balancer, names):
-    """Requests for these again, once they are up."""
+    """Accept requests again; wait until these workers are up."""
     for name in names:
         if balancer.server(name).status != "UP":
             balancer.set_state(name, "ready")
@@ -51,7 +51,7 @@ def main():
     try:
         known = [server.name for server in balancer.servers()]
     except (RolloutError, StopIteration) as error:
-        # Stopped, or not ours yet: it sends nobody anything, and begins with every worker ready.
+        # Stopped, or not set up yet: it sends no requests, and will start with every worker ready.
         print(f"No balancer to tell. {error}", file=sys.stderr)
         return 0
     try:

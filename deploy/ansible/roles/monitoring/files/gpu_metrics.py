@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Writes the GPUs' figures as the node exporter's text files want them, with nvidia-smi alone."""
+"""Write GPU metrics from nvidia-smi as a text file for the node exporter."""
 
 import csv
 import os
@@ -29,12 +29,12 @@ def main():
         for index, gpu in enumerate(gpus):
             try:
                 value = float(gpu[column]) * scale
-            except (ValueError, IndexError):  # [N/A]: this GPU does not say
+            except (ValueError, IndexError):  # [N/A]: not reported by this GPU
                 continue
             lines.append(f'{name}{{gpu="{index}",uuid="{gpu[0]}"}} {value:g}')
     with open(target + ".new", "w") as file:
         file.write("\n".join(lines) + "\n")
-    os.replace(target + ".new", target)  # the exporter never sees half a file
+    os.replace(target + ".new", target)  # the exporter never reads a partial file
 
 
 if __name__ == "__main__":
