@@ -6,6 +6,7 @@ from here (`python -m app.config > docs/settings.md`) and a test compares the tw
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -20,8 +21,16 @@ ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ROOT / ".env"
 
 
+logger = logging.getLogger(__name__)
+
 SHORTEST_LIMIT_S = 900  # of the longest request, where only short audio is allowed
 MARGIN_S = 60
+# Names that settings had before 0.2; accepted with a warning until 0.3.
+FORMER_NAMES = {
+    "PROMPT_LENGTH_MULTIPLE": "PROMPT_STEP",
+    "PROMPT_ECHO_MIN_CHARS": "MIN_ECHO_LETTERS",
+    "LOOP_MAX_TOKENS_PER_S": "MAX_TOKENS_PER_S",
+}
 FAIL_FAST_WAIT_S = 5.0  # for a slot: as long as a bot pauses before its last try
 AUDIO_BYTES_PER_S = 16_000 * 4
 SHA256 = re.compile(r"(?:[^/=]+=)?[0-9a-fA-F]{64}")
@@ -209,14 +218,14 @@ class Config:
         "produces hallucinations.",
         minimum=0, maximum=1000,
     )  # fmt: skip
-    max_tokens_per_s: float = setting(
+    loop_max_tokens_per_s: float = setting(
         12.0,
         "A window above `COMPRESSION_RATIO_THRESHOLD` with more tokens for each second of sound "
         "than this is a repetition loop: it is decoded again without repetitions, and dropped if "
         "that does not help. 0: off.",
         minimum=0, maximum=1000,
     )  # fmt: skip
-    min_echo_letters: int = setting(
+    prompt_echo_min_chars: int = setting(
         20,
         "A window whose text occurs in the prompt and has at least this many letters is decoded "
         "again without the prompt. 0: off.",
@@ -256,7 +265,7 @@ class Config:
         0, "Forbid repeating token groups of this length; 0: off. 3 costs accuracy.",
         minimum=0, maximum=64,
     )  # fmt: skip
-    prompt_step: int = setting(
+    prompt_length_multiple: int = setting(
         1,
         "Cuts prompts to a multiple of this many tokens by dropping their oldest words, so that "
         "more windows share a call on a GPU. 1: off. "
@@ -397,7 +406,11 @@ class Config:
         found.update(os.environ if environ is None else environ)
         values: dict[str, Any] = {}
         for each in settings():
-            text = (found.get(each.name.upper()) or "").strip()
+            name = each.name.upper()
+            text = (found.get(name) or "").strip()
+            former = FORMER_NAMES.get(name, "")
+            if not text and (text := (found.get(former) or "").strip()):
+                logger.warning("setting %s is now called %s", former, name)
             if text:
                 values[each.name] = parse(each, text)
         return cls(**values, given=frozenset(values))

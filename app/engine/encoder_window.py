@@ -26,7 +26,7 @@ MARGIN_FRAMES = 200  # silence kept after the sound
 STEPS_FRAMES = (1000, 1500, 2000, FULL_FRAMES)
 MAX_COMPRESSION_RATIO = 1.8
 MIN_AVG_LOGPROB = -0.8
-MAX_TOKENS_PER_S = 12
+LOOP_MAX_TOKENS_PER_S = 12
 MAX_TOKENS = 150
 TIME_STAMPS = 10  # timestamp tokens allowed in addition to the text's
 # Only operations with the same token limit share a call, so there are few limits too.
@@ -42,7 +42,7 @@ def encoder_frames(sound_frames: int) -> int:
 
 def most_tokens(sound_frames: int) -> int:
     """Return the most text tokens plausible for this many frames of sound."""
-    return int(min(MAX_TOKENS, MAX_TOKENS_PER_S * max(1.0, sound_frames / 100)))
+    return int(min(MAX_TOKENS, LOOP_MAX_TOKENS_PER_S * max(1.0, sound_frames / 100)))
 
 
 def longest_sequence(sound_frames: int) -> int:

@@ -40,24 +40,24 @@ class HallucinationFilter:
 
     Args:
         min_window_ms: the shortest sound that can contain a word; 0: no limit.
-        max_tokens_per_s: the most tokens that can be spoken in a second; 0: no limit.
+        loop_max_tokens_per_s: the most tokens that can be spoken in a second; 0: no limit.
         max_compression_ratio: the highest for a text that is not repetitive.
-        min_echo_letters: the shortest prompt echo, in letters; 0: echoes are not filtered.
+        prompt_echo_min_chars: the shortest prompt echo, in letters; 0: echoes are not filtered.
     """
 
     min_window_ms: int = 0
-    max_tokens_per_s: float = 0.0
+    loop_max_tokens_per_s: float = 0.0
     max_compression_ratio: float = 2.4
-    min_echo_letters: int = 0
+    prompt_echo_min_chars: int = 0
 
     @classmethod
     def of(cls, config: Config) -> HallucinationFilter:
         """Return the filter that the settings describe."""
         return cls(
             config.min_window_ms,
-            config.max_tokens_per_s,
+            config.loop_max_tokens_per_s,
             config.compression_ratio_threshold,
-            config.min_echo_letters,
+            config.prompt_echo_min_chars,
         )
 
     def too_short(self, sound_frames: int) -> bool:
@@ -72,8 +72,8 @@ class HallucinationFilter:
             n_tokens: number of tokens of the text, without timestamps.
             sound_frames: frames of sound in the window; less than one second counts as one.
         """
-        longest = self.max_tokens_per_s * max(1.0, sound_frames * FRAME_MS / 1000)
-        return self.max_tokens_per_s > 0 and n_tokens > longest and self.is_repetitive(text)
+        longest = self.loop_max_tokens_per_s * max(1.0, sound_frames * FRAME_MS / 1000)
+        return self.loop_max_tokens_per_s > 0 and n_tokens > longest and self.is_repetitive(text)
 
     def is_repetitive(self, text: str) -> bool:
         """Return whether a text repeats itself more than speech usually does."""
@@ -81,7 +81,7 @@ class HallucinationFilter:
 
     def is_echo(self, text: str, prompt: str) -> bool:
         """Return whether a text may be a prompt echo."""
-        if not self.min_echo_letters:
+        if not self.prompt_echo_min_chars:
             return False
         spoken = letters(text)
-        return len(spoken) >= self.min_echo_letters and spoken in letters(prompt)
+        return len(spoken) >= self.prompt_echo_min_chars and spoken in letters(prompt)

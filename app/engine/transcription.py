@@ -210,7 +210,7 @@ class Transcription:
         faster-whisper allows each the whole context; both at full length leave no room for text,
         and the result would be empty. The start of the hotwords and the end of the prompt stay.
         """
-        step = self._config.prompt_step
+        step = self._config.prompt_length_multiple
         if not options.prompt or (not options.hotwords and step == 1):
             return options.prompt, options.hotwords
         prompt, hotwords = (

@@ -12,7 +12,7 @@ Rows, under N clients with windows of 2 to 10 s, language known, beam 5:
     engine      this engine
     one stream  this engine with GPU_STREAMS=1
     prompts ... the same three when every request has a prompt of its own length (0 to 60 tokens);
-                `steps` is PROMPT_STEP=16
+                `steps` is PROMPT_LENGTH_MULTIPLE=16
 
 Without a GPU everything runs on the CPU, in batches all the same: the figures say nothing then,
 and the code is shown to work. Writes .run/bench-gpu.json and .run/bench-gpu.png.
@@ -127,7 +127,7 @@ def speed(size: str, levels: list[int], rounds: int) -> list[dict[str, object]]:
         rows["engine"] = engine_row(folder, compute_type, prompts)
         rows["one stream"] = engine_row(folder, compute_type, prompts, gpu_streams=1)
         if prompts:
-            rows["steps"] = engine_row(folder, compute_type, prompts, prompt_step=16)
+            rows["steps"] = engine_row(folder, compute_type, prompts, prompt_length_multiple=16)
         case = "prompts" if prompts else "no prompts"
         measured = bench.run_case(rows, "en", levels, rounds)
         title = f"Whisper {size}, random weights, {compute_type} on {DEVICE}, {case}"

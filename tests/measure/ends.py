@@ -33,15 +33,15 @@ from tests.support import models
 from tests.support.recordings import SAMPLE_RATE, utterances
 
 SETTINGS: tuple[dict[str, Any], ...] = (
-    {"min_window_ms": 0, "max_tokens_per_s": 0, "min_echo_letters": 0},
-    {"min_window_ms": 50, "max_tokens_per_s": 0, "min_echo_letters": 0},
-    {"min_window_ms": 100, "max_tokens_per_s": 0, "min_echo_letters": 0},
-    {"min_window_ms": 100, "max_tokens_per_s": 12, "min_echo_letters": 0},
-    {"min_window_ms": 100, "max_tokens_per_s": 12, "min_echo_letters": 20},
-    {"min_window_ms": 300, "max_tokens_per_s": 12, "min_echo_letters": 20},
+    {"min_window_ms": 0, "loop_max_tokens_per_s": 0, "prompt_echo_min_chars": 0},
+    {"min_window_ms": 50, "loop_max_tokens_per_s": 0, "prompt_echo_min_chars": 0},
+    {"min_window_ms": 100, "loop_max_tokens_per_s": 0, "prompt_echo_min_chars": 0},
+    {"min_window_ms": 100, "loop_max_tokens_per_s": 12, "prompt_echo_min_chars": 0},
+    {"min_window_ms": 100, "loop_max_tokens_per_s": 12, "prompt_echo_min_chars": 20},
+    {"min_window_ms": 300, "loop_max_tokens_per_s": 12, "prompt_echo_min_chars": 20},
     {"encoder_window": "adaptive"},  # and what is default of the others
 )
-COLUMNS = ("min_window_ms", "max_tokens_per_s", "min_echo_letters", "encoder_window")
+COLUMNS = ("min_window_ms", "loop_max_tokens_per_s", "prompt_echo_min_chars", "encoder_window")
 LENGTHS_S = (2, 3, 4, 5, 6, 8, 10, 14, 20, 25)
 PAUSES_S = (0.2, 0.35, 0.5, 0.8)
 TALK_S = 60.0

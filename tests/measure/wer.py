@@ -188,7 +188,10 @@ def compare_prompts(folder: Path) -> None:
     ways = {
         "no prompt": (Model(Config(model_size=str(folder), workers=1)), False),
         "prompt": (Model(Config(model_size=str(folder), workers=1)), True),
-        "PROMPT_STEP=16": (Model(Config(model_size=str(folder), workers=1, prompt_step=16)), True),
+        "PROMPT_LENGTH_MULTIPLE=16": (
+            Model(Config(model_size=str(folder), workers=1, prompt_length_multiple=16)),
+            True,
+        ),
     }
     errors = {way: Errors() for way in ways}
     sentences = utterances()

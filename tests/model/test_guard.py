@@ -14,7 +14,7 @@ from app.observability import metrics
 from tests.support.recordings import recording, without_speech
 from tests.support.text import SENTENCE, words
 
-GUARD = HallucinationFilter(min_window_ms=100, max_tokens_per_s=12, max_compression_ratio=2.4)
+GUARD = HallucinationFilter(min_window_ms=100, loop_max_tokens_per_s=12, max_compression_ratio=2.4)
 LOOP = "Thank you. " * 40
 
 
@@ -44,7 +44,7 @@ def test_a_loop_repeats_itself_for_longer_than_the_sound(text, tokens, sound_s, 
     ],
 )
 def test_an_echo_stands_in_the_prompt(text, echo):
-    guard = HallucinationFilter(min_echo_letters=12)
+    guard = HallucinationFilter(prompt_echo_min_chars=12)
 
     assert guard.is_echo(text, "So, as I said, the quarterly figures are good.") is echo
 
@@ -135,7 +135,7 @@ def test_a_prompt_that_comes_back_gives_way_to_what_is_said(base_config):
     )
 
     found = {
-        letters: Model(replace(base_config, min_echo_letters=letters))
+        letters: Model(replace(base_config, prompt_echo_min_chars=letters))
         .transcribe(waveform, options, Cancellation())
         .text.lower()
         for letters in (0, 20)

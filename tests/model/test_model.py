@@ -299,7 +299,7 @@ def test_prompts_meet_at_few_lengths(n_tokens, kept):
 
 def test_cut_prompt_keeps_its_end(tiny_config):
     """A prompt of many words is context as its last ones are."""
-    model = Model(replace(tiny_config, prompt_step=16))
+    model = Model(replace(tiny_config, prompt_length_multiple=16))
     waveform = recording("austen_0890.wav").waveform()
     whole = "The weather was fine. " * 3 + "He said so to the sisters."
 

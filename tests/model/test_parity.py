@@ -118,7 +118,9 @@ def test_languages_in_company():
 
     The guard of prompts is off: faster-whisper gives an English one back for a Spanish sentence.
     """
-    config = Config(model_size=str(models.base()), model_name="base", workers=1, min_echo_letters=0)
+    config = Config(
+        model_size=str(models.base()), model_name="base", workers=1, prompt_echo_min_chars=0
+    )
     plain = faster_whisper.WhisperModel(
         str(models.base()), "cpu", compute_type="int8", cpu_threads=2
     )

@@ -118,6 +118,14 @@ def test_settings_page_is_generated_from_the_settings():
     assert page == config_module.page(), "run: python -m app.config > docs/settings.md"
 
 
+@pytest.mark.parametrize(("name", "former"), config_module.FORMER_NAMES.items())
+def test_former_name_of_a_setting_is_read_with_a_warning(name, former, caplog):
+    assert Config.from_env({former: "32"}, None) == Config.from_env({name: "32"}, None)
+    assert former in caplog.text
+    assert name in caplog.text
+    assert Config.from_env({name: "16", former: "32"}, None) == Config.from_env({name: "16"}, None)
+
+
 def test_a_setting_of_an_earlier_version_does_not_stop_the_start(tmp_path):
     (tmp_path / ".env").write_text("OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318\n")
 
