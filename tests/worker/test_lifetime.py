@@ -269,7 +269,7 @@ def test_worker_tells_nobody_that_it_runs(tmp_path, monkeypatch):
 def test_gpu_of_a_worker_is_set_before_anything_is_loaded():
     """CUDA reads the variable once; the settings file sets it in Gunicorn's master."""
     script = (
-        "import os, sys; from app import gunicorn_conf; "
+        "import os, sys; from app.worker import gunicorn_conf; "
         "print(os.environ['CUDA_VISIBLE_DEVICES'], 'ctranslate2' in sys.modules)"
     )
     shown = subprocess.run(
