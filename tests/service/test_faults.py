@@ -31,7 +31,7 @@ def test_memory_in_pieces_is_nobodys_error(victim):
 
     assert load.failed == {}
     assert victim.stack.metric(1, "transcription_out_of_memory_total") == 2
-    assert "once more in" in victim.stack.log
+    assert "retry_in_s=" in victim.stack.log
     assert set(victim.arbiters()) == before
 
 
@@ -75,7 +75,7 @@ def test_upload_that_cannot_be_replayed_is_one_to_send_again(victim):
     assert [answer.status_code for answer in answers].count(503) >= 1
     refused = next(answer for answer in answers if answer.status_code == 503)
     assert refused.json()["error"]["code"] == "worker_failed"
-    assert refused.headers["retry-after"] == "1"
+    assert int(refused.headers["retry-after"]) >= 1
     assert "CUDA" not in refused.text
     for number in (0, 1):
         harm_device(victim, number, "lost 0")  # where no request came
