@@ -61,7 +61,7 @@ def setting(
 
 @dataclass(frozen=True)
 class Config:
-    """The settings of one worker and of the pool it stands in; checked, then never changed.
+    """Checked, immutable settings of one worker and of its pool.
 
     Raises:
         ConfigError: a value is outside what its setting accepts.
@@ -520,7 +520,7 @@ def settings() -> tuple[Field[Any], ...]:
 
 
 def show(value: Any) -> str:
-    """A value as it stands in the environment."""
+    """Return a value as the environment holds it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):

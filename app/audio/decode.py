@@ -85,7 +85,12 @@ def _links(file: BinaryIO, limits: Limits) -> Iterator[np.ndarray]:
     """Yield a file's samples, including chained Ogg links that FFmpeg cannot read on its own."""
     begin: int | None = 0
     while begin is not None:
-        stopped_at = yield from _decode_container(Rest(file, begin), limits)
+        try:
+            stopped_at = yield from _decode_container(Rest(file, begin), limits)
+        except (InvalidRequest, *DAMAGE):
+            if begin == 0:
+                raise
+            stopped_at = 0  # a bad link costs only itself
         begin = None if stopped_at is None else next_link(file, begin + stopped_at + 1)
 
 

@@ -52,31 +52,29 @@ def mixable(frame: av.AudioFrame) -> av.AudioFrame:
     """Return the frame, or a mono frame where FFmpeg's mix would lose the sound."""
     n_channels = frame.layout.nb_channels
     if n_channels > MAX_PLACED:
-        mean = channels(frame).mean(axis=0, dtype=np.float32)
-        return mono(mean / FULL_SCALE[frame.to_ndarray().dtype.str[1:]], "flt", frame.rate)
+        return mono(channels(frame).mean(axis=0), frame.rate)
     if n_channels == 2:
         left_right = channels(frame)
         # einsum, because other products start threads, which the sandbox forbids.
         energies = np.einsum("ij,ij->i", left_right, left_right)
         mixed = left_right.sum(axis=0)
         if np.einsum("i,i->", mixed, mixed) < CANCELLED * energies.sum():
-            louder = left_right[int(np.argmax(energies))]
-            scale = FULL_SCALE[frame.to_ndarray().dtype.str[1:]]
-            return mono(louder / scale, "flt", frame.rate)
+            return mono(left_right[int(np.argmax(energies))], frame.rate)
     return frame
 
 
 def channels(frame: av.AudioFrame) -> np.ndarray:
-    """Return float32, shape (n_channels, n_samples), in the frame's own scale."""
+    """Return float32 in [-1, 1], shape (n_channels, n_samples)."""
     values = frame.to_ndarray()
     if not frame.format.is_planar:
         values = values.reshape(-1, frame.layout.nb_channels).T
     offset = 128 if values.dtype == np.uint8 else 0
-    return values.astype(np.float32) - offset
+    return (values.astype(np.float32) - offset) / np.float32(FULL_SCALE[values.dtype.str[1:]])
 
 
-def mono(waveform: np.ndarray, format: str, rate: int) -> av.AudioFrame:
+def mono(waveform: np.ndarray, rate: int) -> av.AudioFrame:
     """Return a frame with one channel."""
-    frame = av.AudioFrame.from_ndarray(waveform.reshape(1, -1).astype(np.float32), format, "mono")
+    planar = np.ascontiguousarray(waveform[np.newaxis])
+    frame = av.AudioFrame.from_ndarray(planar, "flt", "mono")
     frame.rate = rate
     return frame

@@ -36,7 +36,6 @@ class ServiceState(Enum):
 
 
 PLACES = 4  # in the queue for a slot
-LOOK_EVERY_S = 0.2  # how often a waiting request checks whether its client disconnected
 
 
 class Admission:
@@ -164,12 +163,8 @@ class Admission:
             return self._queue[0] is ticket and self._inside < self._slots
 
         try:
-            left_s = self._wait_s
-            while not self._freed.wait_for(turn, min(LOOK_EVERY_S, left_s)):
-                cancellation.check()
-                left_s -= LOOK_EVERY_S
-                if left_s <= 0:
-                    raise Busy("No slot became free in time. Send the request again.")
+            if not cancellation.wait_for(self._freed, turn, self._wait_s):
+                raise Busy("No slot became free in time. Send the request again.")
         finally:
             self._queue.remove(ticket)
             self._freed.notify_all()

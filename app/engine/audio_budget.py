@@ -18,7 +18,6 @@ from app.errors import Busy
 # Lower bounds on bytes per second: FLAC has 48 for digital silence, WAV 1625 (GSM 06.10).
 LEAST_BYTES_PER_S = 40
 LEAST_WAV_BYTES_PER_S = 1000
-LOOK_EVERY_S = 0.2  # how often a waiting request checks whether its client disconnected
 
 
 class Reservation:
@@ -92,12 +91,8 @@ class AudioBudget:
         with self._changed:
             self._waiting.append(reservation)
             try:
-                left_s = self._wait_s
-                while not self._changed.wait_for(fits, min(LOOK_EVERY_S, left_s)):
-                    cancellation.check()
-                    left_s -= LOOK_EVERY_S
-                    if left_s <= 0:
-                        raise Busy("There is no memory for this recording now. Send it again.")
+                if not cancellation.wait_for(self._changed, fits, self._wait_s):
+                    raise Busy("There is no memory for this recording now. Send it again.")
                 self._held += reservation.seconds
             finally:
                 self._waiting.remove(reservation)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from app.errors import ClientDisconnected
+
+LOOK_EVERY_S = 0.2  # how often a request that waits on a condition looks for its cancellation
 
 
 class Cancellation:
@@ -42,6 +45,21 @@ class Cancellation:
             cancelled = self._cancelled
         if cancelled and callback is not None:
             callback()
+
+    def wait_for(
+        self, condition: threading.Condition, predicate: Callable[[], bool], limit_s: float
+    ) -> bool:
+        """Wait on a condition, whose lock the caller holds, and return whether it came true.
+
+        Raises:
+            ClientDisconnected: the request was cancelled during the wait.
+        """
+        deadline = time.monotonic() + limit_s
+        while not condition.wait_for(predicate, min(LOOK_EVERY_S, deadline - time.monotonic())):
+            self.check()
+            if time.monotonic() >= deadline:
+                return False
+        return True
 
     def check(self) -> None:
         """Raise `ClientDisconnected` if the request is cancelled."""

@@ -123,8 +123,8 @@ def main(words: list[str]) -> int:
         path = arguments.file or Config.from_env().keys_path
         if path is None:
             raise KeyCommandError(
-                "API_KEYS_FILE names no file: put API_KEYS_FILE=keys.json into .env, and start "
-                "the service anew, this once."
+                "API_KEYS_FILE names no file: put API_KEYS_FILE=keys.json into .env, and restart "
+                "the service once."
             )
         output = arguments.do(path, arguments)
     except (ConfigError, KeyCommandError, ValueError) as error:

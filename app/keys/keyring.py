@@ -222,7 +222,7 @@ def parsed(content: bytes) -> tuple[Key, ...]:
     keys = tuple(key_of(name, entry) for name, entry in entries.items())
     hashes = [key_hash for key in keys for key_hash in key.hashes]
     if len(set(hashes)) < len(hashes):
-        raise ValueError("one key stands there twice.")
+        raise ValueError("a key occurs twice.")
     return keys
 
 
@@ -230,7 +230,7 @@ def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object's members; raise ValueError on a duplicate, which JSON would overwrite."""
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise ValueError("a name stands there twice.")
+        raise ValueError("a name occurs twice.")
     return members
 
 

@@ -19,14 +19,14 @@ end
 -- Refusals in Prometheus' text format.
 core.register_service("refusals", "http", function(applet)
   local lines = {
-    "# HELP transcription_pool_refused_total Why were clients told to come again?",
+    "# HELP transcription_pool_refused_total Requests refused, by reason and tier.",
     "# TYPE transcription_pool_refused_total counter",
   }
   for _, one in ipairs(refusals.all()) do
     lines[#lines + 1] = string.format('transcription_pool_refused_total{reason="%s",tier="%s"} %d',
                                       one.reason, one.tier, one.requests)
   end
-  lines[#lines + 1] = "# HELP transcription_pool_key_refused_total Which limits do keys meet?"
+  lines[#lines + 1] = "# HELP transcription_pool_key_refused_total Requests refused by a key's limits."
   lines[#lines + 1] = "# TYPE transcription_pool_key_refused_total counter"
   for _, one in ipairs(refusals.of_keys()) do
     lines[#lines + 1] = string.format('transcription_pool_key_refused_total{key="%s",reason="%s"} %d',

@@ -15,7 +15,7 @@ from app.audio.limits import SAMPLE_RATE
 from tests.support.recordings import to_pcm
 
 PICTURE_S = 0.2
-PICTURES = {"flv": "flv"}  # codecs, where MPEG-4 does not do
+PICTURES = {"flv": "flv", "ogg": "libvpx"}  # codecs, where MPEG-4 does not do
 
 
 @dataclass(frozen=True)

@@ -186,3 +186,14 @@ def test_links_may_have_other_channels():
 
     assert found.size / 16_000 == pytest.approx(8.1, abs=0.1)
     assert np.abs(found[6 * 16_000 :]).max() > 0.1
+
+
+def test_link_without_sound_costs_only_itself():
+    """Also the links behind it are heard."""
+    content = (DATA / "cases" / "chain_channels.ogg").read_bytes()
+    second = content.index(b"OggS\0\2", 100)
+    picture = Tracks("ogg", "flac", [], video_s=1).content()
+
+    found = waveform(content[second:] + picture + content[:second])
+
+    assert found.size / 16_000 == pytest.approx(8.1, abs=0.1)
