@@ -172,6 +172,9 @@ class EngineFailed(ServiceError):
     code = "internal_error"
 
 
+BUG = EngineFailed("The service failed; this is a bug.")  # for an unhandled exception
+
+
 class Unavailable(ServiceError):
     """Temporary failure; send the same request again after `Retry-After`."""
 

@@ -10,19 +10,19 @@ import falcon
 
 from app.api.disconnect import ClientWatch
 from app.api.health import Health, Metrics, Service
-from app.api.key_usage import count_from_zero
 from app.api.middleware import Keys, RequestBodyMiddleware, RequestContext
 from app.api.models import Models, OneModel
 from app.api.pages import Description, Page, Pages
+from app.api.recorder import count_from_zero
 from app.api.transcriptions import Transcriptions
 from app.audio.sandbox.client import Sandbox
 from app.config import Config, ConfigError
 from app.engine.audio_budget import AudioBudget
 from app.engine.engine import Engine
 from app.errors import (
+    BUG,
     NOTHING_HERE,
     WRONG_METHOD,
-    EngineFailed,
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
@@ -95,6 +95,7 @@ class ErrorAnswers:
         self, req: falcon.Request, resp: falcon.Response, error: ServiceError, params: object
     ) -> None:
         """Respond to an error of the service itself."""
+        req.context.record.failed(error)
         resp.status = error.status
         resp.media = error.body()
         resp.set_header("X-Error", error.code or error.type)  # for the balancer's list of faults
@@ -123,7 +124,7 @@ class ErrorAnswers:
     ) -> None:
         """Respond to an unhandled exception; its cause is only logged."""
         logger.error("unhandled exception", exc_info=error)
-        self.service(req, resp, EngineFailed("The service failed; this is a bug."), params)
+        self.service(req, resp, BUG, params)
 
 
 def end_process(reason: str) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import chain
 
-from app.engine.results import Segment, Transcript
-from app.errors import EngineFailed, ServiceError
+from app.api.recorder import Recorder
+from app.engine.decoding import Decoding
+from app.errors import BUG, ClientDisconnected, ServiceError
 from app.formats import Deltas, delta_event, done_event, error_event
 
 logger = logging.getLogger(__name__)
-
-BUG = EngineFailed("The service failed; this is a bug.")
 
 
 class EventStream:
@@ -22,64 +23,63 @@ class EventStream:
     when all is sent or the client has disconnected; that ends the work.
 
     Args:
-        segments: Decodes one segment for each iteration.
+        decoding: Decodes one segment for each iteration.
         in_full: Whether the events hold all of `verbose_json`.
+        record: The request's record, finished when the stream ends.
+        held: What the request holds while it is decoded; taken over once the stream has begun.
 
     Raises:
         ServiceError: The request failed before its first event.
     """
 
-    def __init__(self, segments: Generator[Segment, None, Transcript], in_full: bool) -> None:
-        self._segments = segments
-        self._events = events(segments, in_full)
-        self._first: bytes | None = next(self._events)
-        self._closed: list[Callable[[], None]] = []
-        self.status = 200  # of the whole response, which an error event may end
-
-    def when_closed(self, call: Callable[[], None]) -> None:
-        """Register a callback to run once, when the response has ended."""
-        self._closed.append(call)
+    def __init__(
+        self, decoding: Decoding, in_full: bool, record: Recorder, held: ExitStack
+    ) -> None:
+        following = events(decoding, in_full)
+        self._events = chain([next(following)], following)
+        self._decoding = decoding
+        self._record = record
+        self._held = held.pop_all()
+        self._ended = False
 
     def __iter__(self) -> EventStream:
         return self
 
     def __next__(self) -> bytes:
-        if self._first is not None:
-            first, self._first = self._first, None
-            return first
         try:
-            return next(self._events)
-        except (StopIteration, ServiceError) as end:
-            if isinstance(end, ServiceError):
-                self.status = end.status
-                return error_event(end.body())
+            event = next(self._events)
+        except StopIteration:
             raise
+        except ServiceError as error:
+            return self._fail(error)
         except Exception:
             logger.exception("unhandled exception in a stream")
-            self.status = BUG.status
-            return error_event(BUG.body())
+            return self._fail(BUG)
+        if self._decoding.transcript is not None:
+            self._end()
+        return event
 
     def close(self) -> None:
-        """End the remaining work and run the callbacks."""
-        try:
-            self._events.close()
-            self._segments.close()
-        finally:
-            calls, self._closed = self._closed, []
-            for call in calls:
-                call()
+        """End the remaining work of a stream whose client has left."""
+        if not self._ended:
+            self._record.failed(ClientDisconnected("The client left its stream."))
+            self._end()
+
+    def _fail(self, error: ServiceError) -> bytes:
+        self._record.failed(error)
+        self._end()
+        return error_event(error.body())
+
+    def _end(self) -> None:
+        self._ended = True
+        self._held.close()
+        self._record.finish(200)
 
 
-def events(
-    segments: Generator[Segment, None, Transcript], in_full: bool
-) -> Generator[bytes, None, None]:
+def events(decoding: Decoding, in_full: bool) -> Iterator[bytes]:
     """Yield the bytes of each event, in order."""
     deltas = Deltas()
-    while True:
-        try:
-            segment = next(segments)
-        except StopIteration as end:
-            yield done_event(end.value, in_full)
-            return
+    for segment in decoding:
         if delta := deltas.after(segment):
             yield delta_event(delta, segment, in_full)
+    yield done_event(decoding.result(), in_full)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 import time
 import uuid
@@ -13,14 +12,11 @@ import falcon
 
 from app.api.body import RequestBody
 from app.api.event_stream import EventStream
-from app.api.key_usage import KeyUsage
 from app.api.read_deadline import ReadDeadlines
-from app.api.spans import Spans
+from app.api.recorder import Recorder
 from app.errors import KEY_IN_URL, WRONG_KEY, KeyInUrl, ServiceError, Unauthorized
 from app.keys.keyring import Keyring
 from app.observability import log
-
-logger = logging.getLogger(__name__)
 
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 LEFTOVERS_S = 5.0
@@ -30,7 +26,6 @@ KEY_NAMES = re.compile(
     r"(x[-_]?)?((api|access|auth|secret|bearer|client)[-_]?)?(key|token|secret)|authorization|bearer",
     re.IGNORECASE,
 )
-QUIET_PATHS = ("/health", "/metrics")  # requested every second
 
 
 class RequestContext:
@@ -40,26 +35,16 @@ class RequestContext:
         sent = req.get_header("X-Request-ID") or ""
         identifier = sent if SANE_ID.fullmatch(sent) else str(uuid.uuid4())
         log.request_id.set(identifier)
-        req.context.spans = Spans()
+        req.context.record = Recorder(req.method, req.path)
         resp.set_header("X-Request-ID", identifier)
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool
     ) -> None:
-        spans: Spans = req.context.spans
-        resp.set_headers(spans.headers())
-        method, path = req.method, req.path
-
-        def log_request() -> None:
-            level = logging.DEBUG if path in QUIET_PATHS else logging.INFO
-            fields = {"status": final_status(resp), **spans.fields()}
-            logger.log(level, "%s %s", method, path, extra=log.with_fields(fields))
-            log.request_id.set("-")
-
-        if isinstance(resp.stream, EventStream):
-            resp.stream.when_closed(log_request)
-        else:
-            log_request()
+        record: Recorder = req.context.record
+        resp.set_headers(record.headers())
+        if not isinstance(resp.stream, EventStream):  # which finishes the record at its end
+            record.finish(resp.status_code)
 
 
 class RequestBodyMiddleware:
@@ -102,7 +87,6 @@ class Keys:
         self._keyring = keyring
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        req.context.caller = KeyUsage()
         # The key is not checked, so the response does not reveal whether it is valid: every proxy
         # on the path has seen it.
         if any(KEY_NAMES.fullmatch(name) for name in req.params):
@@ -120,21 +104,7 @@ class Keys:
         key = self._keyring.find(sent_key(req))
         if key is None:
             raise Unauthorized(WRONG_KEY)
-        req.context.caller = KeyUsage(key)
-
-    def process_response(
-        self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool
-    ) -> None:
-        caller: KeyUsage = req.context.caller
-        if isinstance(resp.stream, EventStream):
-            resp.stream.when_closed(lambda: caller.answered(final_status(resp)))
-        else:
-            caller.answered(resp.status_code)
-
-
-def final_status(resp: falcon.Response) -> int:
-    """Return the final status: a stream may fail after it was sent with status 200."""
-    return resp.stream.status if isinstance(resp.stream, EventStream) else resp.status_code
+        req.context.record.key = key
 
 
 def sent_key(req: falcon.Request) -> str:

@@ -13,7 +13,7 @@ from app.api import fields
 from app.api.fields import Field
 from app.api.form import Form, shown, speakers_refused
 from app.config import Config
-from app.engine.admission import Tier
+from app.engine.job import Tier
 from app.engine.languages import language_code
 from app.engine.options import DecodeOptions, SpeechOptions, plain_text
 from app.errors import InvalidRequest

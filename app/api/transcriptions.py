@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-import time
-from collections.abc import Generator
+from contextlib import ExitStack, closing
 from typing import BinaryIO
 
 import falcon
@@ -13,19 +11,19 @@ from app.api.disconnect import ClientWatch
 from app.api.event_stream import EventStream
 from app.api.form import Form
 from app.api.headers import header_text
-from app.api.key_usage import KeyUsage
 from app.api.models import served_models
+from app.api.recorder import Recorder
 from app.api.request import TranscriptionRequest, transcription_request
-from app.api.spans import Spans
 from app.audio.limits import SAMPLE_RATE, Limits
 from app.audio.sandbox.client import Sandbox
 from app.config import Config
 from app.engine.audio_budget import AudioBudget
+from app.engine.cancellation import Cancellation
+from app.engine.decoding import Decoding
 from app.engine.engine import Engine
-from app.engine.results import Segment, Transcript, run_to_end
-from app.errors import ClientDisconnected, ServiceError, Unavailable, UnknownModel, UnsupportedBody
+from app.engine.job import Job
+from app.errors import UnknownModel, UnsupportedBody
 from app.formats import EVENT_STREAM, FORMATS
-from app.observability import metrics
 from app.process import give_back_memory
 
 # Keep proxies from buffering events (the second header is nginx's own).
@@ -60,85 +58,63 @@ class Transcriptions:
         self._budget = budget
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        spans: Spans = req.context.spans
-        caller: KeyUsage = req.context.caller
+        record: Recorder = req.context.record
         resp.set_header("X-Model", header_text(self._config.name))
-        with Form() as form:
-            self._limits.check_bytes(req.content_length or 0)
-            check_encoding(req.get_header("Content-Encoding") or "identity")
-            form.read(req.context.body, req.content_type, self._limits)
-            request = transcription_request(form, req.headers, self._config, self._task)
-            spans.about({"tier": request.tier.value})
-            self._check_model(request.model)
-            spans.note("receive", spans.total_s)
-            connection = req.env.get("gunicorn.socket")
-            segments = self._segments(request, connection, spans, caller)
+        # A stream keeps what the request holds. Its upload is decoded by then and can go.
+        with Form() as form, ExitStack() as held:
+            request = self._read(req, form)
+            record.received(request.tier)
+            watching = self._watch.watching(req.env.get("gunicorn.socket"))
+            decoding = self._decode(request, held.enter_context(watching), record, held)
             if request.stream:
-                # The upload has been read by the first event, so the form may delete it.
-                resp.stream = EventStream(segments, request.response_format == "verbose_json")
+                in_full = request.response_format == "verbose_json"
+                resp.stream = EventStream(decoding, in_full, record, held)
                 resp.content_type = EVENT_STREAM
                 resp.set_headers(UNBUFFERED)
                 return
-            transcript = run_to_end(segments)
+            transcript = decoding.result()
         response_format = FORMATS[request.response_format]
         resp.text = response_format.write(transcript, request.layout)
         resp.content_type = response_format.content_type
 
-    def _segments(
+    def _read(self, req: falcon.Request, form: Form) -> TranscriptionRequest:
+        """Read the body into the form and validate it."""
+        self._limits.check_bytes(req.content_length or 0)
+        check_encoding(req.get_header("Content-Encoding") or "identity")
+        form.read(req.context.body, req.content_type, self._limits)
+        request = transcription_request(form, req.headers, self._config, self._task)
+        if self._config.strict_model and request.model not in served_models(self._config):
+            raise UnknownModel(request.model)
+        return request
+
+    def _decode(
         self,
         request: TranscriptionRequest,
-        connection: socket.socket | None,
-        spans: Spans,
-        caller: KeyUsage,
-    ) -> Generator[Segment, None, Transcript]:
-        """Yield the request's segments as they are decoded, then return its transcript.
+        cancellation: Cancellation,
+        record: Recorder,
+        held: ExitStack,
+    ) -> Decoding:
+        """Take a slot and memory, decode the upload, and return the decoding of its speech.
 
-        It holds a slot from the first iteration to the end; a client disconnect ends it.
+        Args:
+            held: Releases slot and memory when it closes.
         """
-        tier = request.tier.value
-        try:
-            with (
-                self._watch.watching(connection) as cancellation,
-                self._engine.admit(cancellation) as queued_s,
-                self._budget.reserve(*measured(request.file), cancellation) as reservation,
-            ):
-                spans.note("queue", queued_s)
-                self._engine.check(request.options)
-                begin = time.monotonic()
-                waveform = self._sandbox.decode(request.file, cancellation)
-                seconds = waveform.size / SAMPLE_RATE
-                reservation.decoded(seconds)
-                if seconds > LONG_S:
-                    give_back_memory()
-                metrics.AUDIO_RECEIVED_SECONDS.labels(tier).inc(seconds)
-                inference_begin = time.monotonic()
-                spans.note("decode", inference_begin - begin)
-                spans.about({"audio_s": round(seconds, 2)})
-                transcript = yield from self._engine.segments(
-                    waveform, request.options, cancellation, request.tier
-                )
-                end = time.monotonic()
-                spans.note("inference", end - inference_begin)
-                del waveform
-                if seconds > LONG_S:
-                    give_back_memory()
-        except ServiceError as error:
-            count_failure(error, tier)
-            raise
-        except GeneratorExit:  # between two events
-            count_failure(ClientDisconnected("The client left its stream."), tier)
-            raise
-        metrics.ANSWERS.labels("200", tier).inc()
-        metrics.AUDIO_SECONDS.labels(tier).inc(seconds)
-        caller.transcribed(seconds)
-        if seconds:
-            metrics.REAL_TIME_FACTOR.labels(tier).observe((queued_s + end - begin) / seconds)
-        spans.observe()
-        return transcript
-
-    def _check_model(self, model: str) -> None:
-        if self._config.strict_model and model not in served_models(self._config):
-            raise UnknownModel(model)
+        with record.stage("queue"):
+            held.enter_context(self._engine.admission.slot(cancellation))
+            size = measured(request.file)
+            reservation = held.enter_context(self._budget.reserve(*size, cancellation))
+        self._engine.check(request.options)
+        with record.stage("decode"):
+            waveform = self._sandbox.decode(request.file, cancellation)
+        seconds = waveform.size / SAMPLE_RATE
+        reservation.decoded(seconds)
+        record.decoded(seconds)
+        if seconds > LONG_S:
+            give_back_memory()
+            held.callback(give_back_memory)
+        held.enter_context(record.stage("inference"))
+        job = Job(waveform, request.options, request.tier, cancellation)
+        return held.enter_context(closing(self._engine.decode(job)))
 
 
 def check_encoding(encoding: str) -> None:
@@ -152,12 +128,3 @@ def measured(file: BinaryIO) -> tuple[bytes, int]:
     file.seek(0)
     head = file.read(4)
     return head, file.seek(0, 2)
-
-
-def count_failure(error: ServiceError, tier: str) -> None:
-    """Count an error response by its kind."""
-    metrics.ANSWERS.labels(str(error.status), tier).inc()
-    if isinstance(error, Unavailable):
-        metrics.REFUSED.labels(error.reason, tier).inc()
-    if isinstance(error, ClientDisconnected):
-        metrics.CANCELLED.labels(tier).inc()

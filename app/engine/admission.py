@@ -8,7 +8,6 @@ in a row as it was refused. So a few requests may wait here for a slot; any furt
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +16,6 @@ from enum import Enum
 from app.config import Config
 from app.engine.cancellation import Cancellation
 from app.errors import Busy, Draining, NotReady, Unavailable
-
-
-class Tier(Enum):
-    """Priority of a request; members are listed in the order of service."""
-
-    REALTIME = "realtime"
-    DEFERRED = "deferred"
 
 
 class ServiceState(Enum):
@@ -82,20 +74,19 @@ class Admission:
         return len(self._waiting) + len(self._queue)
 
     @contextmanager
-    def slot(self, cancellation: Cancellation) -> Iterator[float]:
-        """Hold a slot for the duration of the block; yield the seconds waited for it.
+    def slot(self, cancellation: Cancellation) -> Iterator[None]:
+        """Hold a slot for the duration of the block.
 
         Raises:
             Busy, Draining, NotReady: no slot is available for this request.
             ClientDisconnected: the client disconnected during the wait.
         """
-        began = time.monotonic()
         cancellation.check()
         self._await_model(cancellation)
         with self._lock:
             self._take(cancellation)
         try:
-            yield time.monotonic() - began
+            yield
         finally:
             with self._lock:
                 self._inside -= 1

@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager
-
-import numpy as np
+from collections.abc import Callable
 
 from app.config import Config
-from app.engine.admission import Admission, ServiceState, Tier
+from app.engine.admission import Admission, ServiceState
 from app.engine.batching.device import is_device_failure
-from app.engine.cancellation import Cancellation
+from app.engine.decoding import Decoding
 from app.engine.files import ModelError, one_line
 from app.engine.gpu_memory import Memory
 from app.engine.hardware import HardwareError
+from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
-from app.engine.results import Segment, Transcript, run_to_end
 from app.errors import DeviceFailed, EngineFailed, NotReady, ServiceError
 from app.observability import metrics
 
@@ -39,7 +36,8 @@ HOLD_S = 1.0
 class Engine:
     """Model of one worker and the admission to it.
 
-    The process's lifetime hooks call `start` and `drain`; request threads call everything else.
+    The process's lifetime hooks call `start` and drain the admission; request threads call the
+    rest.
     The loading thread sets the model before it opens the admission, and requests use the model
     only while they hold a slot, so the model needs no lock.
 
@@ -48,6 +46,9 @@ class Engine:
         give_up: called with a reason when only a new process helps: the device hangs or fails
             repeatedly, or the model cannot be loaded.
         on_ready: called once, when the worker becomes ready.
+
+    Attributes:
+        admission: the slots.
     """
 
     def __init__(
@@ -59,12 +60,12 @@ class Engine:
         self._give_up = give_up
         self._on_ready = on_ready
         self._config = config
-        self._admission = Admission.of(config)
+        self.admission = Admission.of(config)
         self._model: Model | None = None
         self._failure = ""
         self._proven = time.monotonic()  # time of the last successful transcript
         self._doubt = ""  # why the worker is unhealthy; empty: it is healthy
-        metrics.watch_admission(self._admission)
+        metrics.watch_admission(self.admission)
         metrics.watch_gpu_memory(lambda: self.gpu_memory)
         metrics.READY.set_function(lambda: float(self.ready))
 
@@ -75,12 +76,12 @@ class Engine:
     @property
     def state(self) -> str:
         """Return `loading`, `open`, `broken` (no usable model or device) or `draining`."""
-        return self._admission.state.value
+        return self.admission.state.value
 
     @property
     def unready(self) -> str | None:
         """Return why this worker is not ready; None: it is ready."""
-        match self._admission.state:
+        match self.admission.state:
             case ServiceState.LOADING:
                 return "The model is loading."
             case ServiceState.BROKEN:
@@ -116,10 +117,6 @@ class Engine:
         """Return whether this process sees a GPU; False until the model is loaded."""
         return bool(self._model and self._model.gpus)
 
-    def admit(self, cancellation: Cancellation) -> AbstractContextManager[float]:
-        """Return a context manager that holds a slot; see `Admission.slot`."""
-        return self._admission.slot(cancellation)
-
     def check(self, options: DecodeOptions) -> None:
         """Raise `InvalidRequest` if the model does not support the options.
 
@@ -129,64 +126,31 @@ class Engine:
             raise NotReady("The model is not loaded.")
         self._model.check(options)
 
-    def segments(
-        self,
-        waveform: np.ndarray,
-        options: DecodeOptions,
-        cancellation: Cancellation,
-        tier: Tier = Tier.REALTIME,
-    ) -> Generator[Segment, None, Transcript]:
-        """Decode one request; the caller holds a slot until the generator ends.
+    def decode(self, job: Job) -> Decoding:
+        """Return the decoding of a job; the caller holds a slot until it is closed.
 
-        Args:
-            waveform: float32 in [-1, 1], shape (n_samples,), mono 16 kHz.
+        Decoding starts when its first segment is requested. Iterating raises:
 
-        Yields:
-            Segments in order, each as soon as it is decoded. Decoding starts when the first one
-            is requested; closing the generator stops it.
-
-        Returns:
-            The transcript of these segments.
-
-        Raises:
-            InvalidRequest: the model does not support the options.
             ClientDisconnected: the client disconnected.
             DeviceFailed: the device failed; another worker may succeed. The cause is logged.
             EngineFailed: the library failed. The cause is logged.
         """
         if self._model is None:
             raise NotReady("The model is not loaded.")
-        try:
-            transcript = yield from self._model.segments(waveform, options, cancellation, tier)
-        except ServiceError:
-            raise
-        except Exception as error:
-            logger.exception("decoding failed")
-            if is_device_failure(error):
-                self._doubt = f"The device failed: {one_line(error)}"
-                time.sleep(HOLD_S)
-                raise DeviceFailed("The worker failed. Send the request again.") from None
-            raise EngineFailed("The transcription failed inside the service.") from None
-        self._trust()
-        return transcript
+        decoding = self._model.decode(job)
+        decoding.on_success, decoding.translate = self._trust, self._failure_of
+        return decoding
 
-    def transcribe(
-        self,
-        waveform: np.ndarray,
-        options: DecodeOptions,
-        cancellation: Cancellation,
-        tier: Tier = Tier.REALTIME,
-    ) -> Transcript:
-        """Return the complete transcript; see `segments`."""
-        return run_to_end(self.segments(waveform, options, cancellation, tier))
-
-    def close(self) -> None:
-        """Refuse new requests; admitted ones continue. Safe to call in a signal handler."""
-        self._admission.close()
-
-    def drain(self, timeout_s: float) -> int:
-        """Refuse new requests and wait for admitted ones; return how many are left."""
-        return self._admission.drain(timeout_s)
+    def _failure_of(self, error: Exception) -> Exception:
+        """Return the error to report for one that decoding raised."""
+        if isinstance(error, ServiceError):
+            return error
+        logger.error("decoding failed", exc_info=error)
+        if is_device_failure(error):
+            self._doubt = f"The device failed: {one_line(error)}"
+            time.sleep(HOLD_S)
+            return DeviceFailed("The worker failed. Send the request again.")
+        return EngineFailed("The transcription failed inside the service.")
 
     def _load(self) -> None:
         try:
@@ -203,7 +167,7 @@ class Engine:
             self._model = model
             if self._give_up is not None:
                 threading.Thread(target=self._watch, name="watch-device", daemon=True).start()
-            self._admission.open()
+            self.admission.open()
             if self._on_ready is not None:
                 self._on_ready()
             logger.info(
@@ -224,7 +188,7 @@ class Engine:
         """Refuse all requests; the reason is for operators, the message for clients."""
         logger.error("%s", reason)
         self._failure = reason
-        self._admission.fail(message)
+        self.admission.fail(message)
 
     def _watch(self) -> None:
         """Watch the device until a call hangs or too many fail in a row; self-test when needed."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,19 +13,18 @@ import numpy as np
 from app.audio.decode import decode
 from app.audio.limits import Limits
 from app.config import Config
-from app.engine.admission import Tier
 from app.engine.batching.batched_model import BatchedModel
 from app.engine.batching.device import Device
 from app.engine.batching.operation import Kind
 from app.engine.batching.request_model import RequestModel
-from app.engine.cancellation import Cancellation
+from app.engine.decoding import Decoding
 from app.engine.encoder_window import FULL_FRAMES
 from app.engine.files import ModelError, find_model, one_line
 from app.engine.gpu_memory import GpuMemory
 from app.engine.hallucination_filter import HallucinationFilter
 from app.engine.hardware import choose_device, gpu_count, preload_cublas
+from app.engine.job import Job
 from app.engine.options import DecodeOptions
-from app.engine.results import Segment, Transcript, run_to_end
 from app.engine.transcription import Transcription
 from app.errors import InvalidRequest
 
@@ -129,8 +127,8 @@ class Model:
         limits = Limits(upload_bytes=1 << 20, duration_s=30)
         with WARM_UP_RECORDING.open("rb") as file:
             waveform = decode(file, limits)
-        transcript = self.transcribe(waveform, DecodeOptions(word_timestamps=True), Cancellation())
-        if not transcript.text:
+        job = Job(waveform, DecodeOptions(word_timestamps=True))
+        if not self.decode(job).result().text:
             raise ModelError(
                 f"The model {self._config.model_size} was loaded and hears nothing in a clear "
                 "recording. Fetch or convert it again, or choose another MODEL_SIZE."
@@ -171,59 +169,26 @@ class Model:
                     param="language",
                 )
 
-    def segments(
-        self,
-        waveform: np.ndarray,
-        options: DecodeOptions,
-        cancellation: Cancellation,
-        tier: Tier = Tier.REALTIME,
-    ) -> Generator[Segment, None, Transcript]:
-        """Detect speech and decode it; yield each segment once all before it are decoded.
+    def decode(self, job: Job) -> Decoding:
+        """Return the decoding of a job, whose options the model supports.
 
-        Args:
-            waveform: float32 in [-1, 1], shape (n_samples,), mono 16 kHz.
-            options: the request's decoding options.
-            cancellation: checked before every call; a cancelled request stops there.
-            tier: priority of the request's calls.
-
-        Yields:
-            Segments in order. Closing the generator stops decoding before the next calls.
-
-        Returns:
-            The transcript. Without speech it has no segments, the model is not called, and a
-            language to be detected has probability 0.
-
-        Raises:
-            InvalidRequest: this model does not support the options.
-            ClientDisconnected: the client disconnected.
+        Decoding starts when its first segment is requested. Without speech the transcript has no
+        segments, the model is not called, and a language to be detected has probability 0.
+        Iterating raises `ClientDisconnected` once the job is cancelled.
         """
-        self.check(options)
-        if not self.translates:  # the check passed, so the fallback is enabled
-            options = replace(options, task="transcribe")
-        return Transcription(
-            lambda: self._for_request(tier, cancellation, options.token_scores),
+        if not self.translates:  # `check` passed, so the fallback is enabled
+            job = replace(job, options=replace(job.options, task="transcribe"))
+        transcription = Transcription(
+            lambda: self._for_request(job),
             self.multilingual,
             self._parts_at_once,
             self._config,
-            waveform,
-            options,
-            cancellation,
-        ).segments()
+            job,
+        )
+        return Decoding(transcription.segments())
 
-    def transcribe(
-        self,
-        waveform: np.ndarray,
-        options: DecodeOptions,
-        cancellation: Cancellation,
-        tier: Tier = Tier.REALTIME,
-    ) -> Transcript:
-        """Return the complete transcript; see `segments`."""
-        return run_to_end(self.segments(waveform, options, cancellation, tier))
-
-    def _for_request(
-        self, tier: Tier, cancellation: Cancellation, scoring: bool
-    ) -> faster_whisper.WhisperModel:
-        """Return a faster-whisper model for one request; its calls are batched with others."""
+    def _for_request(self, job: Job) -> faster_whisper.WhisperModel:
+        """Return a faster-whisper model for one job; its calls are batched with others."""
         whisper = copy.copy(self._whisper)
-        whisper.model = RequestModel(self._shared, tier, cancellation, scoring)
+        whisper.model = RequestModel(self._shared, job)
         return whisper

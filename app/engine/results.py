@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 
 
@@ -62,13 +61,3 @@ class Transcript:
     def text(self) -> str:
         """Return the text of all segments."""
         return "".join(segment.text for segment in self.segments).strip()
-
-
-def run_to_end(segments: Generator[Segment, None, Transcript]) -> Transcript:
-    """Exhaust the generator and return its transcript."""
-    while True:
-        try:
-            next(segments)
-        except StopIteration as end:
-            transcript: Transcript = end.value
-            return transcript

@@ -19,6 +19,7 @@ from app.audio.limits import SAMPLE_RATE
 from app.config import Config
 from app.engine.batching.batched_model import END_OF_TEXT, special
 from app.engine.cancellation import Cancellation
+from app.engine.job import Job
 from app.engine.options import DecodeOptions
 from app.engine.results import Segment, Transcript, Word
 from app.engine.speech import PADDING_S, Part, amplified, is_long, parts
@@ -41,16 +42,14 @@ class Begun:
 
 
 class Transcription:
-    """Transcription of one request; the request's thread iterates over `segments` once.
+    """Transcription of one job; the request's thread iterates over `segments` once.
 
     Args:
         whisper: creates a faster-whisper model for one part.
         multilingual: whether the model supports languages other than English.
         parts_at_once: parts of a long recording that are decoded concurrently.
         config: the server's decoding options.
-        waveform: float32 in [-1, 1], shape (n_samples,), mono 16 kHz.
-        options: the request's decoding options.
-        cancellation: checked before every call; a cancelled request stops there.
+        job: what to transcribe.
     """
 
     def __init__(
@@ -59,18 +58,16 @@ class Transcription:
         multilingual: bool,
         parts_at_once: int,
         config: Config,
-        waveform: np.ndarray,
-        options: DecodeOptions,
-        cancellation: Cancellation,
+        job: Job,
     ) -> None:
         self._whisper = whisper
         self._multilingual = multilingual
         self._parts_at_once = parts_at_once
         self._config = config
-        self._waveform = amplified(waveform) if options.speech.enabled else waveform
-        self._options = options
-        self._cancellation = cancellation
-        self._chunked = config.long_audio == "chunked" and is_long(waveform)
+        self._options = job.options
+        self._cancellation = job.cancellation
+        self._waveform = amplified(job.waveform) if job.options.speech.enabled else job.waveform
+        self._chunked = config.long_audio == "chunked" and is_long(job.waveform)
 
     def segments(self) -> Generator[Segment, None, Transcript]:
         """Detect speech and decode it; see `Model.segments`."""

@@ -5,11 +5,20 @@ A worker is one process, so the library's default registry holds all its metrics
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
-from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import (
+    REGISTRY,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # an extra series for each metric, of no use
 
@@ -77,16 +86,23 @@ WINDOWS_ENCODED = Counter(
 WINDOWS_REDONE = Counter(
     "transcription_windows_redone", "How many short encoder windows were decoded again in full?"
 )
-RESTS_NOT_BELIEVED = Counter(
-    "transcription_rests_not_believed",
+TAIL_WINDOWS_DISCARDED = Counter(
+    "transcription_tail_windows_discarded",
     "How many short windows at the end of recordings had implausible text?",
 )
 WINDOWS_TOO_SHORT = Counter(
     "transcription_windows_too_short",
     "How many windows at the end of recordings were too short for a word?",
 )
-WINDOWS_ECHOED = Counter("transcription_windows_echoed", "How many windows had a prompt echo?")
-WINDOWS_LOOPED = Counter("transcription_windows_looped", "How many windows had a repetition loop?")
+PROMPT_ECHOES = Counter("transcription_prompt_echoes", "How many windows had a prompt echo?")
+REPETITION_LOOPS = Counter(
+    "transcription_repetition_loops", "How many windows had a repetition loop?"
+)
+FORMER_NAMES = {
+    "transcription_rests_not_believed": TAIL_WINDOWS_DISCARDED,
+    "transcription_windows_looped": REPETITION_LOOPS,
+    "transcription_windows_echoed": PROMPT_ECHOES,
+}
 DROPPED_OPERATIONS = Counter(
     "transcription_dropped_operations",
     "How many operations were dropped because the client had disconnected?",
@@ -132,6 +148,24 @@ def counted(metric: Counter | Histogram, label: str = "", values: Sequence[str] 
         if sample.name.endswith(("_total", "_sum"))
         and (not values or sample.labels[label] in values)
     )
+
+
+class FormerNames(Collector):
+    """Counters under the names that they had until 0.2; to be removed in 0.3."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each counter under its former name."""
+        for former, counter in FORMER_NAMES.items():
+            for metric in counter.describe():
+                text = f"Former name of {metric.name}_total; removed in 0.3."
+                yield CounterMetricFamily(former, text, value=counted(counter))
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield the same, so that the registry knows the names."""
+        return self.collect()
+
+
+REGISTRY.register(FormerNames())
 
 
 class Memory(Protocol):

@@ -101,7 +101,7 @@ def post_worker_init(worker: Any) -> None:
     engine = worker.wsgi.engine
 
     def drain(number: int, frame: FrameType | None) -> None:
-        engine.close()
+        engine.admission.close()
         worker.handle_exit(number, frame)
 
     signal.signal(signal.SIGTERM, drain)
@@ -118,7 +118,7 @@ def worker_exit(server: Any, worker: Any) -> None:
     application = getattr(worker, "wsgi", None)
     if application is None:  # the application was never loaded
         return
-    if left := application.engine.drain(0):
+    if left := application.engine.admission.drain(0):
         worker.log.warning("stopped with %d requests unanswered", left)
     application.sandbox.close()
 

@@ -50,6 +50,7 @@ from app.audio.decode import decode
 from app.audio.sandbox.client import Sandbox
 from app.config import ROOT, Config
 from app.engine.cancellation import Cancellation
+from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from app.observability import metrics
@@ -121,7 +122,7 @@ def engine(folder: Path, encoder_window: str) -> Decode:
 
     def decode(waveform: np.ndarray, language: str | None) -> str:
         options = DecodeOptions(language=language, word_timestamps=True)
-        return model.transcribe(waveform, options, Cancellation()).text
+        return model.decode(Job(waveform, options)).result().text
 
     return decode
 

@@ -35,9 +35,9 @@ import faster_whisper
 import numpy as np
 
 from app.config import ROOT, Config
-from app.engine.cancellation import Cancellation
 from app.engine.gpu_memory import GpuMemory
 from app.engine.hardware import gpu_count, preload_cublas
+from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from app.engine.transcription import Transcription
@@ -105,7 +105,7 @@ def engine_row(folder: Path, compute_type: str, prompts: bool, **settings: Any) 
 
     def decode(waveform: np.ndarray, language: str | None) -> str:
         prompt = prompt_of(waveform) if prompts else None
-        return model.transcribe(waveform, replace(options, prompt=prompt), Cancellation()).text
+        return model.decode(Job(waveform, replace(options, prompt=prompt))).result().text
 
     return decode
 
@@ -198,7 +198,7 @@ def words(name: str, folder: Path, recordings: list[Recording]) -> dict[str, obj
 
     def ours(one: Recording) -> str:
         options = DecodeOptions(language=one.language, word_timestamps=True)
-        return model.transcribe(one.waveform(), options, Cancellation()).text
+        return model.decode(Job(one.waveform(), options)).result().text
 
     def theirs(one: Recording) -> str:
         options = DecodeOptions(language=one.language, word_timestamps=True)

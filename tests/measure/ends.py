@@ -16,7 +16,7 @@ import argparse
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import numpy as np
 from whisper_normalizer.english import EnglishTextNormalizer
 
 from app.config import Config
-from app.engine.cancellation import Cancellation
+from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from app.observability import metrics
@@ -75,7 +75,7 @@ def timed_sentences(model: Model) -> list[Sentence]:
     found = []
     options = DecodeOptions(language="en", word_timestamps=True)
     for samples, text in utterances():
-        heard = model.transcribe(samples, options, Cancellation())
+        heard = model.decode(Job(samples, options)).result()
         words = [word for one in heard.segments for word in one.words or ()]
         if normal(heard.text) == normal(text):
             found.append((samples, [Timed(one.word, one.start, one.end) for one in words]))
@@ -119,18 +119,9 @@ def measure(name: str, folder: Path, windows: int) -> None:
         model = Model(config)
         encoded = metrics.WINDOWS_ENCODED._value.get()
         began_s = time.process_time()
-        heard = [
-            normal(
-                model.transcribe(
-                    one.samples,
-                    DecodeOptions(
-                        language="en", word_timestamps=True, prompt=one.prompt or None
-                    ),
-                    Cancellation(),
-                ).text
-            )
-            for one in spoken
-        ]  # fmt: skip
+        options = DecodeOptions(language="en", word_timestamps=True)
+        jobs = [Job(one.samples, replace(options, prompt=one.prompt or None)) for one in spoken]
+        heard = [normal(model.decode(job).result().text) for job in jobs]
         found = jiwer.process_words([normal(one.words) for one in spoken], heard)
         took_s = time.process_time() - began_s
         encoded = metrics.WINDOWS_ENCODED._value.get() - encoded

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from app.config import Config
-from app.engine.cancellation import Cancellation
+from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions, SpeechOptions
 from tests.support import models
@@ -114,7 +114,7 @@ def words_an_hour(
     """Words heard, for each hour of the sound, and the texts."""
     texts, seconds = [], 0.0
     for samples in sounds:
-        text = model.transcribe(samples, options, Cancellation()).text.strip()
+        text = model.decode(Job(samples, options)).result().text.strip()
         seconds += samples.size / SAMPLE_RATE
         if text:
             texts.append(text)

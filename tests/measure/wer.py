@@ -31,7 +31,7 @@ from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
 
 from app.config import Config
-from app.engine.cancellation import Cancellation
+from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from tests.support import models
@@ -141,7 +141,7 @@ def inside(model: Model) -> Transcriber:
 
     def transcribe(one: Recording) -> str:
         options = DecodeOptions(language=one.language)
-        return model.transcribe(one.waveform(), options, Cancellation()).text
+        return model.decode(Job(one.waveform(), options)).result().text
 
     return transcribe
 
@@ -163,7 +163,7 @@ def compare_long(folder: Path, rounds: int = 3) -> None:
     options = DecodeOptions(language="en")
     alone = Errors()
     for samples, words in utterances():
-        text = ways["sequential"].transcribe(samples, options, Cancellation()).text
+        text = ways["sequential"].decode(Job(samples, options)).result().text
         alone.add(normalised(words, "en"), normalised(text, "en"))
     print(f"{'mixture':14} {'minutes':>8} {'one by one':>12}" + "".join(f"{w:>22}" for w in ways))
     for name, (pauses_s, between) in MIXTURES.items():
@@ -176,7 +176,7 @@ def compare_long(folder: Path, rounds: int = 3) -> None:
             words = " ".join(text for _, _, text in long.spans)
             for way, model in ways.items():
                 began = time.monotonic()
-                text = model.transcribe(long.samples, options, Cancellation()).text
+                text = model.decode(Job(long.samples, options)).result().text
                 spent[way] += time.monotonic() - began
                 errors[way].add(normalised(words, "en"), normalised(text, "en"))
         cells = "".join(f"{errors[way]!s:>12} {spent[way]:6.0f} s" for way in ways)
@@ -199,7 +199,7 @@ def compare_prompts(folder: Path) -> None:
         said = " ".join(text for _, text in sentences[max(0, n - 1 - n % 3) : n])
         for way, (model, prompted) in ways.items():
             options = DecodeOptions(language="en", prompt=said if prompted else None)
-            text = model.transcribe(samples, options, Cancellation()).text
+            text = model.decode(Job(samples, options)).result().text
             errors[way].add(normalised(words, "en"), normalised(text, "en"))
     print("sentences after their predecessors: ", end="")
     print(", ".join(f"{way} {found!s}" for way, found in errors.items()))

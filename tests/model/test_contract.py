@@ -41,8 +41,8 @@ class TestRoutes:
         engine = Engine(config)
         client = Client.of(config, engine)
         loading = client.get("/health")
-        engine._admission.open()
-        engine.close()
+        engine.admission.open()
+        engine.admission.close()
         stopping = client.get("/health")
 
         for answer, reason in ((loading, "loading"), (stopping, "stopping")):
@@ -54,7 +54,7 @@ class TestRoutes:
     def test_health_answers_while_every_slot_is_busy(self):
         config = Config(max_concurrent_transcriptions=1)
         engine, _ = held_engine(config)
-        with engine.admit(Cancellation()):
+        with engine.admission.slot(Cancellation()):
             assert Client.of(config, engine).get("/health").status_code == 200
 
     def test_root_describes_the_service(self, client):
@@ -245,7 +245,7 @@ class TestFields:
         config = replace(tiny_config, translate_fallback=True)
         engine = Engine(config)
         engine._model = Model(config)
-        engine._admission.open()
+        engine.admission.open()
         client = Client.of(config, engine)
         fields = {"task": "translate", "response_format": "verbose_json"}
 
@@ -433,7 +433,7 @@ class TestErrors:
         engine, _ = held_engine(config)
         client = Client.of(config, engine)
 
-        with engine.admit(Cancellation()):
+        with engine.admission.slot(Cancellation()):
             answer = client.post(AUSTEN)
 
         assert_error(answer, 503)
@@ -443,7 +443,7 @@ class TestErrors:
         config = Config(max_concurrent_transcriptions=1)
         engine, _ = held_engine(config)
 
-        with engine.admit(Cancellation()):
+        with engine.admission.slot(Cancellation()):
             answer = Client.of(config, engine).post(b"not audio at all")
 
         assert_error(answer, 503)
@@ -451,7 +451,7 @@ class TestErrors:
     def test_draining_is_503_with_retry_after(self):
         config = Config()
         engine, _ = held_engine(config)
-        engine.close()
+        engine.admission.close()
 
         answer = Client.of(config, engine).post(AUSTEN)
 
@@ -508,7 +508,7 @@ class TestMetrics:
 
         client.post(AUSTEN, {"transcription_tier": "deferred"})
         client.post(b"no audio")
-        with engine.admit(Cancellation()):
+        with engine.admission.slot(Cancellation()):
             client.post(AUSTEN)
         after = counts(client)
 

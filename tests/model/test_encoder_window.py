@@ -10,11 +10,10 @@ import pytest
 from faster_whisper.audio import pad_or_trim
 
 from app.audio.limits import SAMPLE_RATE
-from app.engine.admission import Tier
 from app.engine.batching.batched_model import special
 from app.engine.batching.request_model import max_length
-from app.engine.cancellation import Cancellation
 from app.engine.encoder_window import FULL_FRAMES, encoder_frames, is_suspicious
+from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from app.observability import metrics
@@ -85,8 +84,8 @@ def test_clear_speech_has_the_same_words(adaptive, tiny_engine, name):
     options = DecodeOptions(word_timestamps=True)
     waveform = recording(name).waveform()
 
-    short = adaptive.transcribe(waveform, options, Cancellation())
-    full = tiny_engine.transcribe(waveform, options, Cancellation())
+    short = adaptive.decode(Job(waveform, options)).result()
+    full = tiny_engine.decode(Job(waveform, options)).result()
 
     assert words(short.text) == words(full.text)
     for ours, theirs in zip(short.segments[0].words, full.segments[0].words, strict=True):
@@ -99,9 +98,7 @@ def test_suspicious_window_is_done_again_in_full(adaptive, monkeypatch):
     redone = metrics.WINDOWS_REDONE._value.get()
     encoded = metrics.WINDOWS_ENCODED._value.get()
 
-    found = adaptive.transcribe(
-        recording("austen_0890.wav").waveform(), DecodeOptions(), Cancellation()
-    )
+    found = adaptive.decode(Job(recording("austen_0890.wav").waveform(), DecodeOptions())).result()
 
     assert words(found.text) == words(SENTENCE)
     assert metrics.WINDOWS_REDONE._value.get() == redone + 1
@@ -117,22 +114,25 @@ def test_rest_that_is_suspicious_is_no_speech(adaptive, monkeypatch):
     prompt = [start_token(adaptive)]
 
     def decoded(*views) -> list[list[int]]:
-        request = adaptive._for_request(Tier.REALTIME, Cancellation(), False).model
+        request = adaptive._for_request(Job(speech, DecodeOptions())).model
         results = [
             request.generate(request.encode(one), [prompt], return_scores=True)[0] for one in views
         ]
         return [result.sequences_ids[0] for result in results]
 
-    redone, dropped = metrics.WINDOWS_REDONE._value.get(), metrics.RESTS_NOT_BELIEVED._value.get()
+    redone, dropped = (
+        metrics.WINDOWS_REDONE._value.get(),
+        metrics.TAIL_WINDOWS_DISCARDED._value.get(),
+    )
     first, rest = decoded(*windows)
     assert len(first) > 5
     assert len(rest) == 1, "the end of text"
     assert metrics.WINDOWS_REDONE._value.get() == redone + 1
-    assert metrics.RESTS_NOT_BELIEVED._value.get() == dropped + 1
+    assert metrics.TAIL_WINDOWS_DISCARDED._value.get() == dropped + 1
 
     decoded(windows[1])
     assert metrics.WINDOWS_REDONE._value.get() == redone + 2
-    assert metrics.RESTS_NOT_BELIEVED._value.get() == dropped + 1
+    assert metrics.TAIL_WINDOWS_DISCARDED._value.get() == dropped + 1
 
 
 def feature_view(model: Model, samples: np.ndarray) -> ctranslate2.StorageView:
@@ -149,6 +149,6 @@ def start_token(model: Model) -> int:
 def test_silence_stays_silent(adaptive):
     options = DecodeOptions(speech=replace(DecodeOptions().speech, enabled=False))
 
-    found = adaptive.transcribe(np.zeros(32_000, np.float32), options, Cancellation())
+    found = adaptive.decode(Job(np.zeros(32_000, np.float32), options)).result()
 
     assert len(found.text) < 20

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.engine.cancellation import Cancellation
 from app.engine.hallucination_filter import HallucinationFilter
+from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from app.observability import metrics
@@ -62,9 +62,7 @@ def test_sound_too_short_for_a_word_is_not_decoded(tiny_config, shortest_ms, dec
     encoded = metrics.WINDOWS_ENCODED._value.get()
     skipped = metrics.WINDOWS_TOO_SHORT._value.get()
 
-    found = model.transcribe(
-        recording("austen_0890.wav").waveform()[8000:9000], options, Cancellation()
-    )
+    found = model.decode(Job(recording("austen_0890.wav").waveform()[8000:9000], options)).result()
 
     assert metrics.WINDOWS_ENCODED._value.get() == encoded + decoded
     assert metrics.WINDOWS_TOO_SHORT._value.get() == skipped + 1 - decoded
@@ -77,7 +75,7 @@ def test_sound_that_may_hold_a_word_is_decoded(tiny_config):
     model = Model(replace(tiny_config, min_window_ms=100))
     encoded = metrics.WINDOWS_ENCODED._value.get()
 
-    model.transcribe(recording("austen_0890.wav").waveform(), DecodeOptions(), Cancellation())
+    model.decode(Job(recording("austen_0890.wav").waveform(), DecodeOptions())).result()
 
     assert metrics.WINDOWS_ENCODED._value.get() >= encoded + 1
 
@@ -86,15 +84,15 @@ def test_a_loop_is_decoded_again_and_then_left_out(tiny_config, monkeypatch):
     """Every text is one here, so that the way is gone to its end."""
     monkeypatch.setattr(HallucinationFilter, "is_loop", lambda *_: True)
     model = Model(tiny_config)
-    looped = metrics.WINDOWS_LOOPED._value.get()
+    looped = metrics.REPETITION_LOOPS._value.get()
     encoded = metrics.WINDOWS_ENCODED._value.get()
 
-    found = model.transcribe(
-        recording("austen_0890.wav").waveform(), DecodeOptions(word_timestamps=True), Cancellation()
-    )
+    found = model.decode(
+        Job(recording("austen_0890.wav").waveform(), DecodeOptions(word_timestamps=True))
+    ).result()
 
     assert found.text == ""
-    assert metrics.WINDOWS_LOOPED._value.get() == looped + 1
+    assert metrics.REPETITION_LOOPS._value.get() == looped + 1
     assert metrics.WINDOWS_ENCODED._value.get() == encoded + 1
 
 
@@ -103,9 +101,9 @@ def test_a_loop_that_ends_when_decoded_again_is_kept(tiny_config, monkeypatch):
     monkeypatch.setattr(HallucinationFilter, "is_loop", lambda *_: next(answers))
     model = Model(tiny_config)
 
-    found = model.transcribe(
-        recording("austen_0890.wav").waveform(), DecodeOptions(token_scores=True), Cancellation()
-    )
+    found = model.decode(
+        Job(recording("austen_0890.wav").waveform(), DecodeOptions(token_scores=True))
+    ).result()
 
     assert words(found.text) == words(SENTENCE)
     assert found.segments[0].token_scores
@@ -115,15 +113,15 @@ def test_a_loop_that_ends_when_decoded_again_is_kept(tiny_config, monkeypatch):
 def test_words_that_are_said_again_are_kept(tiny_config, prompt):
     """They stand in the prompt and in the sound: the second answer has them too."""
     model = Model(tiny_config)
-    echoed = metrics.WINDOWS_ECHOED._value.get()
+    echoed = metrics.PROMPT_ECHOES._value.get()
     encoded = metrics.WINDOWS_ENCODED._value.get()
 
-    found = model.transcribe(
-        recording("austen_0890.wav").waveform(), DecodeOptions(prompt=prompt), Cancellation()
-    )
+    found = model.decode(
+        Job(recording("austen_0890.wav").waveform(), DecodeOptions(prompt=prompt))
+    ).result()
 
     assert words(found.text) == words(SENTENCE)
-    assert metrics.WINDOWS_ECHOED._value.get() == echoed + 1
+    assert metrics.PROMPT_ECHOES._value.get() == echoed + 1
     assert metrics.WINDOWS_ENCODED._value.get() == encoded + 1
 
 
@@ -136,7 +134,8 @@ def test_a_prompt_that_comes_back_gives_way_to_what_is_said(base_config):
 
     found = {
         letters: Model(replace(base_config, prompt_echo_min_chars=letters))
-        .transcribe(waveform, options, Cancellation())
+        .decode(Job(waveform, options))
+        .result()
         .text.lower()
         for letters in (0, 20)
     }
@@ -151,4 +150,4 @@ def test_nothing_is_heard_where_nobody_speaks(tiny_engine, one):
     """A prompt is not given back as text either."""
     options = DecodeOptions(language="en", prompt="So, as I said, the figures are good.")
 
-    assert tiny_engine.transcribe(one.waveform(), options, Cancellation()).text == ""
+    assert tiny_engine.decode(Job(one.waveform(), options)).result().text == ""

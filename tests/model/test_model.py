@@ -23,6 +23,7 @@ from app.engine.checksums import ChecksumError, verify_fetched
 from app.engine.engine import Engine
 from app.engine.files import ModelError, fetch_model, find_model
 from app.engine.hardware import HardwareError, choose_device
+from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions, SpeechOptions, plain_text
 from app.engine.transcription import length_in_steps
@@ -52,7 +53,7 @@ def plain_base():
 
 def assert_same(engine: Engine, plain, waveform: np.ndarray, options: DecodeOptions) -> None:
     """Text, times, tokens and scores are those of one plain call for this request alone."""
-    found = engine.transcribe(waveform, options, Cancellation())
+    found = engine.decode(Job(waveform, options)).result()
     expected, info = plain_whisper.transcribe(plain, waveform, options)
 
     assert [one.text for one in found.segments] == [one.text for one in expected]
@@ -104,7 +105,7 @@ def test_long_prompt_and_many_hotwords_leave_room_for_words(tiny_engine):
     waveform = recording("austen_0890.wav").waveform()
     options = DecodeOptions(prompt="He was not ill. " * 200, hotwords="Dashwood, selfish, " * 100)
 
-    assert "selfish" in tiny_engine.transcribe(waveform, options, Cancellation()).text
+    assert "selfish" in tiny_engine.decode(Job(waveform, options)).result().text
 
 
 def test_detection_chooses_among_the_candidates(base_engine):
@@ -112,7 +113,7 @@ def test_detection_chooses_among_the_candidates(base_engine):
 
     def detected(*languages):
         options = DecodeOptions(languages=languages)
-        return base_engine.transcribe(waveform, options, Cancellation())
+        return base_engine.decode(Job(waveform, options)).result()
 
     free, chosen, other = detected(), detected("de", "es"), detected("de", "pl")
 
@@ -125,7 +126,7 @@ def test_detection_chooses_among_the_candidates(base_engine):
 def test_english_model_answers_english_whatever_is_asked(tiny_engine):
     waveform = recording("austen_0890.wav").waveform()
 
-    found = tiny_engine.transcribe(waveform, DecodeOptions(language="de"), Cancellation())
+    found = tiny_engine.decode(Job(waveform, DecodeOptions(language="de"))).result()
 
     assert (found.language, found.language_probability) == ("en", 1.0)
     assert "cold" in found.text
@@ -133,17 +134,14 @@ def test_english_model_answers_english_whatever_is_asked(tiny_engine):
 
 def test_language_the_model_does_not_know_is_the_clients_mistake(base_engine):
     """Cantonese came with large-v3."""
-    waveform = recording("austen_0890.wav").waveform()
     for options in (DecodeOptions(language="yue"), DecodeOptions(languages=("en", "yue"))):
         with pytest.raises(InvalidRequest, match="yue"):
-            base_engine.transcribe(waveform, options, Cancellation())
+            base_engine.check(options)
 
 
 def test_english_model_does_not_translate(tiny_engine):
     with pytest.raises(InvalidRequest, match="translate"):
-        tiny_engine.transcribe(
-            np.zeros(16_000, np.float32), DecodeOptions(task="translate"), Cancellation()
-        )
+        tiny_engine.check(DecodeOptions(task="translate"))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +151,7 @@ def test_english_model_does_not_translate(tiny_engine):
 )  # fmt: skip
 def test_what_is_no_speech_is_no_text(tiny_engine, base_engine, name):
     for engine in (tiny_engine, base_engine):
-        found = engine.transcribe(recording(name).waveform(), DecodeOptions(), Cancellation())
+        found = engine.decode(Job(recording(name).waveform(), DecodeOptions())).result()
 
         assert (found.text, found.segments) == ("", ())
 
@@ -163,9 +161,9 @@ def test_cancelled_request_is_not_decoded_further(tiny_engine):
     cancellation.cancel()
 
     with pytest.raises(ClientDisconnected):
-        tiny_engine.transcribe(
-            recording("austen_0890.wav").waveform(), DecodeOptions(), cancellation
-        )
+        tiny_engine.decode(
+            Job(recording("austen_0890.wav").waveform(), DecodeOptions(), cancellation=cancellation)
+        ).result()
 
 
 def test_gpu_that_is_asked_for_and_absent_is_an_error():
@@ -304,7 +302,7 @@ def test_cut_prompt_keeps_its_end(tiny_config):
     whole = "The weather was fine. " * 3 + "He said so to the sisters."
 
     def transcribed(prompt):
-        return model.transcribe(waveform, DecodeOptions(prompt=prompt), Cancellation())
+        return model.decode(Job(waveform, DecodeOptions(prompt=prompt))).result()
 
     tokens = model._whisper.hf_tokenizer.encode(" " + whole, add_special_tokens=False).ids
     assert len(tokens) > 16

@@ -11,8 +11,7 @@ import faster_whisper
 import pytest
 
 from app.config import Config
-from app.engine.admission import Tier
-from app.engine.cancellation import Cancellation
+from app.engine.job import Job, Tier
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from app.engine.results import Transcript
@@ -36,15 +35,12 @@ OPTIONS = [
 
 def answers(model: Model, requests: list[tuple[Recording, DecodeOptions]], company: int):
     """The model's transcripts, so many requests at a time, in random company."""
+    jobs = [
+        Job(one.waveform(), options, random.Random(n).choice(list(Tier)))
+        for n, (one, options) in enumerate(requests)
+    ]
     with ThreadPoolExecutor(company) as pool:
-        futures = [
-            pool.submit(
-                model.transcribe,
-                one.waveform(), options, Cancellation(), random.Random(n).choice(list(Tier)),
-            )
-            for n, (one, options) in enumerate(requests)
-        ]  # fmt: skip
-        return [future.result() for future in futures]
+        return list(pool.map(lambda job: model.decode(job).result(), jobs))
 
 
 def differences(found: Transcript, expected: list, info, batched: bool) -> list[str]:
@@ -148,7 +144,7 @@ class TestEncodeOnce:
 
     def windows(self, engine, waveform, options) -> int:
         before = metrics.WINDOWS_ENCODED._value.get()
-        engine.transcribe(waveform, options, Cancellation())
+        engine.decode(Job(waveform, options)).result()
         return int(metrics.WINDOWS_ENCODED._value.get() - before)
 
     @pytest.mark.parametrize(

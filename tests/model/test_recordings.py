@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from app.engine.cancellation import Cancellation
 from app.engine.engine import Engine
+from app.engine.job import Job
 from app.engine.options import DecodeOptions
 from tests.support.recordings import DATA, recording, waveform, without_speech
 
@@ -35,7 +35,7 @@ def plain(text: str) -> str:
 def test_what_a_player_makes_audible_becomes_words(tiny_engine, name):
     samples = waveform((DATA / "cases" / name).read_bytes())
 
-    found = tiny_engine.transcribe(samples, DecodeOptions(word_timestamps=True), Cancellation())
+    found = tiny_engine.decode(Job(samples, DecodeOptions(word_timestamps=True))).result()
 
     words = [word for segment in found.segments for word in segment.words or ()]
     for said, begin_s in CASES[name]:
@@ -52,7 +52,7 @@ def test_words_do_not_depend_on_the_level(tiny_engine, below_db):
     samples = recording("austen_0890.wav").waveform()
     quiet = np.round(samples * 10 ** (-below_db / 20) * 32768).astype(np.float32) / 32768
 
-    found = tiny_engine.transcribe(quiet, DecodeOptions(), Cancellation())
+    found = tiny_engine.decode(Job(quiet, DecodeOptions())).result()
 
     assert plain(found.text).startswith(COLD)
 
@@ -63,7 +63,7 @@ def test_quiet_sound_without_speech_stays_empty(tiny_engine, one, below_db):
     samples = one.waveform() * np.float32(10 ** (-below_db / 20))
     quiet = np.round(samples * 32768).astype(np.float32) / 32768
 
-    assert tiny_engine.transcribe(quiet, DecodeOptions(), Cancellation()).text == ""
+    assert tiny_engine.decode(Job(quiet, DecodeOptions())).result().text == ""
 
 
 def test_speech_in_a_silent_recording_is_not_amplified(tiny_engine):
@@ -71,9 +71,9 @@ def test_speech_in_a_silent_recording_is_not_amplified(tiny_engine):
     silence = np.zeros(30 * 16_000, np.float32)
     speech = recording("austen_0890.wav").waveform()
 
-    found = tiny_engine.transcribe(
-        np.concatenate([silence, speech, silence]), DecodeOptions(), Cancellation()
-    )
+    found = tiny_engine.decode(
+        Job(np.concatenate([silence, speech, silence]), DecodeOptions())
+    ).result()
 
     assert plain(found.text).startswith(COLD)
 
@@ -83,7 +83,7 @@ def test_no_segment_ends_after_the_next_one_begins(tiny_engine):
     names = ("austen_0890.wav", "austen_0870_vorbis.ogg", "goforward_16k.wav")
     sentences = [recording(name).waveform() for name in names] * 4
 
-    found = tiny_engine.transcribe(np.concatenate(sentences), DecodeOptions(), Cancellation())
+    found = tiny_engine.decode(Job(np.concatenate(sentences), DecodeOptions())).result()
 
     assert len(found.segments) > 5
     assert all(before.end <= after.start for before, after in pairwise(found.segments))
@@ -101,9 +101,9 @@ def test_prompt_that_repeats_itself_does_not_replace_the_speech(
 ):
     said = {"goforward_16k.wav": FORWARD, "austen_0890.wav": "rather selfish"}[name]
 
-    found = base_engine.transcribe(
-        recording(name).waveform(), DecodeOptions(language="en", prompt=prompt), Cancellation()
-    )
+    found = base_engine.decode(
+        Job(recording(name).waveform(), DecodeOptions(language="en", prompt=prompt))
+    ).result()
 
     assert said in plain(found.text)
     assert len(found.text) < 120

@@ -91,7 +91,7 @@ def test_every_error(client):
         415: client.wsgi.simulate_post(TRANSCRIPTIONS, body=b"{}", headers=json_body),
         500: guarded.post(SILENCE, headers=key),
     }
-    engine.close()
+    engine.admission.close()
     answers[503] = guarded.post(SILENCE, headers=key)
 
     for status, answer in answers.items():
@@ -103,7 +103,7 @@ def test_every_error(client):
 def test_unavailable_says_when_to_come_again():
     config = Config(max_concurrent_transcriptions=1, busy_retry_after_s=3)
     engine, _ = held_engine(config)
-    with engine.admit(Cancellation()):
+    with engine.admission.slot(Cancellation()):
         answer = Client.of(config, engine).post(AUSTEN)
 
     assert answer.headers["retry-after"] == "3", "the balancer adds what OpenAI's clients obey"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from app.engine.cancellation import Cancellation
+from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions, SpeechOptions
 from app.engine.speech import (
@@ -235,7 +236,7 @@ class TestWhatTheModelPassedOver:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Transcription, "_begin", forgetful)
-            transcript = model.transcribe(long.samples, DecodeOptions(), Cancellation())
+            transcript = model.decode(Job(long.samples, DecodeOptions())).result()
 
         assert first
         assert transcript.text.lower().count("selfish") == sum(
@@ -258,7 +259,7 @@ class TestWhatTheModelPassedOver:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Transcription, "_begin", looping)
-            transcript = model.transcribe(long.samples, DecodeOptions(), Cancellation())
+            transcript = model.decode(Job(long.samples, DecodeOptions())).result()
 
         assert " so so" not in transcript.text
         assert transcript.text.lower().count("selfish") == sum(
@@ -273,7 +274,7 @@ class TestLongRecordings:
     def test_every_sentence_once_and_in_its_place(self, tiny_engine, long, enabled):
         options = DecodeOptions(word_timestamps=True, speech=SpeechOptions(enabled=enabled))
 
-        transcript = tiny_engine.transcribe(long.samples, options, Cancellation())
+        transcript = tiny_engine.decode(Job(long.samples, options)).result()
 
         words = [word for segment in transcript.segments for word in segment.words]
         heard = [(re.sub(r"\W", "", word.word.lower()), word.start) for word in words]
@@ -287,7 +288,7 @@ class TestLongRecordings:
         assert starts == sorted(starts)
 
     def test_numbers_go_on_from_part_to_part(self, tiny_engine, long):
-        transcript = tiny_engine.transcribe(long.samples, DecodeOptions(), Cancellation())
+        transcript = tiny_engine.decode(Job(long.samples, DecodeOptions())).result()
 
         assert [segment.id for segment in transcript.segments] == list(
             range(len(transcript.segments))
@@ -298,14 +299,14 @@ class TestLongRecordings:
 
     def test_the_same_answer_every_time(self, tiny_engine, long):
         first, second = (
-            tiny_engine.transcribe(long.samples, DecodeOptions(), Cancellation()) for _ in "12"
+            tiny_engine.decode(Job(long.samples, DecodeOptions())).result() for _ in "12"
         )
 
         assert first == second
 
     def test_the_language_is_detected_once_and_kept(self, base_engine, long):
-        detected = base_engine.transcribe(long.samples, DecodeOptions(), Cancellation())
-        known = base_engine.transcribe(long.samples, DecodeOptions(language="en"), Cancellation())
+        detected = base_engine.decode(Job(long.samples, DecodeOptions())).result()
+        known = base_engine.decode(Job(long.samples, DecodeOptions(language="en"))).result()
 
         assert detected.language == "en"
         assert detected.segments == known.segments
@@ -315,7 +316,9 @@ class TestLongRecordings:
         threading.Timer(0.5, cancellation.cancel).start()
 
         with pytest.raises(ClientDisconnected):
-            tiny_engine.transcribe(long.samples, DecodeOptions(), cancellation)
+            tiny_engine.decode(
+                Job(long.samples, DecodeOptions(), cancellation=cancellation)
+            ).result()
 
         left = [one for one in threading.enumerate() if one.name.startswith("part")]
         assert left == []
@@ -335,7 +338,7 @@ class TestLongRecordings:
         device._calls = dict.fromkeys(real, breaks)
 
         with pytest.raises(RuntimeError, match="broken"):
-            model.transcribe(long.samples, DecodeOptions(), Cancellation())
+            model.decode(Job(long.samples, DecodeOptions())).result()
 
         left = [one for one in threading.enumerate() if one.name.startswith("part")]
         assert left == []
@@ -343,6 +346,6 @@ class TestLongRecordings:
     def test_sequential_is_still_there(self, tiny_config, long):
         model = Model(replace(tiny_config, long_audio="sequential"))
 
-        transcript = model.transcribe(long.samples, DecodeOptions(), Cancellation())
+        transcript = model.decode(Job(long.samples, DecodeOptions())).result()
 
         assert len(transcript.text) > 500

@@ -124,7 +124,7 @@ class TestErrors:
     def test_refusal_is_no_stream(self):
         config = Config()
         engine, _ = held_engine(config)
-        engine.close()
+        engine.admission.close()
 
         assert_error(Client.of(config, engine).post(AUSTEN, STREAM), 503)
 
@@ -143,7 +143,7 @@ class TestErrors:
             assert_shape("error_event", read.last)
             assert read.last["error"]["code"] == "internal_error"
             assert "secret" not in str(read.events)
-        assert engine._admission.inside == 0, "the slot is free again"
+        assert engine.admission.inside == 0, "the slot is free again"
 
     def test_stream_that_fails_is_counted_once_and_as_a_failure(self, caplog):
         """Also by its key and in the log, although its head said 200."""

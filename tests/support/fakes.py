@@ -5,13 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator
 
-import numpy as np
-
 from app.config import Config
-from app.engine.admission import Tier
 from app.engine.batching.device import Device
-from app.engine.cancellation import Cancellation
+from app.engine.decoding import Decoding
 from app.engine.engine import Engine
+from app.engine.job import Job
 from app.engine.options import DecodeOptions
 from app.engine.results import Segment, Transcript
 
@@ -42,23 +40,20 @@ class HeldModel:
     def check(self, options: DecodeOptions) -> None:
         pass
 
-    def segments(
-        self,
-        waveform: np.ndarray,
-        options: DecodeOptions,
-        cancellation: Cancellation,
-        tier: Tier,
-    ) -> Generator[Segment, None, Transcript]:
+    def decode(self, job: Job) -> Decoding:
+        return Decoding(self._segments(job))
+
+    def _segments(self, job: Job) -> Generator[Segment, None, Transcript]:
         self.started.release()
         assert self.go.wait(LIMIT_S)
-        cancellation.check()
+        job.cancellation.check()
         if self.failure:
             raise self.failure
         yield from self.found
         if self.later_failure:
             raise self.later_failure
         self.decoded += 1
-        return Transcript(options.task, "en", 1.0, waveform.size / 16_000, self.found)
+        return Transcript(job.options.task, "en", 1.0, job.waveform.size / 16_000, self.found)
 
 
 def held_engine(
@@ -67,5 +62,5 @@ def held_engine(
     """An engine that is ready with a held model."""
     engine, model = Engine(config, give_up), HeldModel()
     engine._model = model  # type: ignore[assignment]
-    engine._admission.open()
+    engine.admission.open()
     return engine, model

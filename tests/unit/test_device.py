@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from app.config import Config
-from app.engine.admission import Tier
 from app.engine.batching.device import Device
 from app.engine.batching.operation import Kind, Operation
 from app.engine.cancellation import Cancellation
 from app.engine.engine import Engine
+from app.engine.job import Job, Tier
 from app.engine.options import DecodeOptions
 from app.errors import ClientDisconnected, DeviceFailed, EngineFailed, NotReady
 from app.observability import metrics
@@ -329,7 +329,7 @@ class TestWatch:
         model.go.set()
 
         with pytest.raises(refusal) as told:
-            engine.transcribe(np.zeros(16_000, np.float32), DecodeOptions(), Cancellation())
+            engine.decode(Job(np.zeros(16_000, np.float32), DecodeOptions())).result()
         assert told.value.status == (503 if refusal is DeviceFailed else 500)
         assert cause not in str(told.value.body())
         assert engine.ready is (refusal is EngineFailed), "no more requests until it has proved"
@@ -364,7 +364,7 @@ class TestWatch:
         assert reasons == ["The model could not be loaded; trying again."]
         assert engine.state == "broken"
         assert "out of memory" in str(engine.unready)
-        with pytest.raises(NotReady), engine.admit(Cancellation()):
+        with pytest.raises(NotReady), engine.admission.slot(Cancellation()):
             pass
 
     def test_worker_whose_device_failed_proves_at_once_that_it_works(
@@ -377,7 +377,7 @@ class TestWatch:
         model.failure = RuntimeError("CUDA failed with error device is being reset")
         model.go.set()
         with pytest.raises(DeviceFailed):
-            engine.transcribe(np.zeros(16_000, np.float32), DecodeOptions(), Cancellation())
+            engine.decode(Job(np.zeros(16_000, np.float32), DecodeOptions())).result()
         assert not engine.ready
         model.failure = None
         threading.Thread(target=engine._watch, daemon=True).start()

@@ -14,7 +14,7 @@ from app.api.form import MAX_FIELD_BYTES, SPOOL_BYTES, Form
 from app.api.request import transcription_request
 from app.audio.limits import Limits
 from app.config import Config
-from app.engine.admission import Tier
+from app.engine.job import Tier
 from app.errors import InvalidRequest, StorageFull, TooLarge, UnsupportedBody
 from tests.support.client import form
 

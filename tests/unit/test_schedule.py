@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-from app.engine.admission import Tier
 from app.engine.batching.operation import Kind, Operation
 from app.engine.batching.schedule import (
     DEFERRED_PATIENCE_S,
@@ -14,6 +13,7 @@ from app.engine.batching.schedule import (
     next_turn,
 )  # fmt: skip
 from app.engine.cancellation import Cancellation
+from app.engine.job import Tier
 
 NOW = 100.0
 

@@ -10,12 +10,12 @@ import ctranslate2
 import numpy as np
 import tokenizers
 
-from app.engine.admission import Tier
 from app.engine.batching.device import Call, Device
 from app.engine.batching.operation import Kind, Operation
 from app.engine.batching.window import Encoded, EncodedBatch, gather
 from app.engine.cancellation import Cancellation
 from app.engine.hallucination_filter import HallucinationFilter
+from app.engine.job import Tier
 from app.observability import metrics
 
 END_OF_TEXT = "<|endoftext|>"

@@ -6,11 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from app.engine.admission import Tier
 from app.engine.batching.operation import Kind, Operation
 from app.engine.batching.schedule import is_deferred_turn, next_batch, next_turn
+from app.engine.job import Tier
 from app.errors import ClientDisconnected
 from app.observability import metrics
 
@@ -30,6 +31,14 @@ ROOM_AFTER_S = (0.25, 1.0)
 COURTESY_S = 0.01
 
 Call = Callable[[Sequence[Operation]], Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Call in progress: its start, by `time.monotonic()`, and what it may share."""
+
+    began: float
+    kind_and_key: tuple[Kind, Hashable]
 
 
 class Device:
@@ -57,8 +66,7 @@ class Device:
         self._waiting: list[Operation] = []
         self._work = threading.Condition()
         self._gathering = gathering
-        self._began: dict[int, float] = {}  # calls in progress: start time by thread number
-        self._in_progress: dict[int, tuple[Kind, Hashable]] = {}  # kind and key of each
+        self._running: dict[int, Running] = {}  # calls in progress, by thread number
         self._deferred_turn = float("-inf")  # time from which deferred work goes first
         self._realtime_served = float("-inf")  # end of the last realtime call
         self._failures = 0  # consecutive device failures
@@ -99,7 +107,7 @@ class Device:
         """Return how long the oldest call in progress has been running; 0 if there is none."""
         with self._work:
             now = time.monotonic()
-            return now - min(self._began.values(), default=now)
+            return now - min((call.began for call in self._running.values()), default=now)
 
     def _serve(self, number: int) -> None:
         while True:
@@ -107,13 +115,12 @@ class Device:
             self._call(batch)
             with self._work:
                 now = time.monotonic()
-                began = self._began.pop(number)
+                began = self._running.pop(number).began
                 seconds = now - began
                 if batch[0].tier is Tier.REALTIME:
                     self._realtime_served = now
                 else:
                     self._deferred_turn = next_turn(began, now)
-                self._in_progress.pop(number, None)
             metrics.DEVICE_BUSY_SECONDS.inc(seconds)
             metrics.DEVICE_CALL_SECONDS.labels(batch[0].kind.name.lower()).observe(seconds)
 
@@ -124,7 +131,7 @@ class Device:
                 self._drop_cancelled()
                 now = time.monotonic()
                 turn = is_deferred_turn(self._waiting, now, self._deferred_turn)
-                batch = next_batch(self._waiting, self._max_batch, turn, self._in_progress.values())
+                batch = next_batch(self._waiting, self._max_batch, turn, self._gathered())
                 if batch and batch[0].tier is Tier.DEFERRED:
                     courtesy = self._realtime_served + COURTESY_S - now
                     if courtesy > 0 and not turn:
@@ -137,12 +144,15 @@ class Device:
                         metrics.OPERATION_WAIT_SECONDS.labels(operation.kind.name.lower()).observe(
                             now - operation.arrived
                         )
-                    self._began[number] = now
+                    self._running[number] = Running(now, (batch[0].kind, batch[0].key))
                     if self._gathering:
-                        self._in_progress[number] = batch[0].kind, batch[0].key
                         self._work.notify()  # operations held back until now may start
                     return batch
                 self._work.wait()
+
+    def _gathered(self) -> list[tuple[Kind, Hashable]]:
+        """Return kind and key of the calls in progress whose like must wait."""
+        return [call.kind_and_key for call in self._running.values()] if self._gathering else []
 
     def _drop_cancelled(self) -> None:
         """Fail the operations of cancelled requests, so that they take no place in a batch."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from app.engine.admission import Tier
 from app.engine.cancellation import Cancellation
+from app.engine.job import Tier
 
 
 class Kind(IntEnum):

@@ -15,11 +15,9 @@ from typing import Any
 import ctranslate2
 import numpy as np
 
-from app.engine.admission import Tier
 from app.engine.batching.batched_model import CONTEXT_TOKENS, BatchedModel
 from app.engine.batching.operation import Kind, Operation
 from app.engine.batching.window import Encoded, Window
-from app.engine.cancellation import Cancellation
 from app.engine.encoder_window import (
     REST_FRAMES,
     encoder_frames,
@@ -27,6 +25,7 @@ from app.engine.encoder_window import (
     longest_sequence,
 )
 from app.engine.hallucination_filter import NO_REPEATED_GROUP
+from app.engine.job import Job
 from app.engine.token_scores import WindowScores
 from app.observability import metrics
 
@@ -65,25 +64,15 @@ class RequestModel:
 
     Args:
         shared: the batched model.
-        tier: the request's tier.
-        cancellation: the request's cancellation.
-        scoring: compute the probability of each token of a result.
+        job: the request's job: its tier and cancellation, and whether to score tokens.
 
     Attributes:
-        scores: scores of the latest decoded window, if scoring.
+        scores: scores of the latest decoded window, if the job asks for them.
     """
 
-    def __init__(
-        self,
-        shared: BatchedModel,
-        tier: Tier,
-        cancellation: Cancellation,
-        scoring: bool = False,
-    ) -> None:
+    def __init__(self, shared: BatchedModel, job: Job) -> None:
         self._shared = shared
-        self._tier = tier
-        self._cancellation = cancellation
-        self._scoring = scoring
+        self._job = job
         self._first: Window | None = None  # the first window decoded
         self._last: Window | None = None
         self.scores = WindowScores()
@@ -129,21 +118,21 @@ class RequestModel:
         result = decode(before, limited)
         if short and self._is_suspicious(result, window):
             if window is not self._first and window.sound_frames < REST_FRAMES:
-                metrics.RESTS_NOT_BELIEVED.inc()
+                metrics.TAIL_WINDOWS_DISCARDED.inc()
                 return [self._no_speech()]
             metrics.WINDOWS_REDONE.inc()
             window.frames, window.encoded = window.features.shape[1], None
             result = decode(before, options)
         if before and (self._is_echo(result, before) or self._is_repetitive(result)):
-            metrics.WINDOWS_ECHOED.inc()
+            metrics.PROMPT_ECHOES.inc()
             before = []
             result = decode(before, options)
         if self._is_loop(result, window):
-            metrics.WINDOWS_LOOPED.inc()
+            metrics.REPETITION_LOOPS.inc()
             result = decode(before, options | {"no_repeat_ngram_size": NO_REPEATED_GROUP})
             if self._is_loop(result, window):
                 return [self._no_speech()]
-        if self._scoring:
+        if self._job.options.token_scores:
             self._score(window, task, self._words(result))
         return [result]
 
@@ -225,8 +214,9 @@ class RequestModel:
         return window.encoded
 
     def _run(self, kind: Kind, key: Hashable, payload: Any, shared: Any = None) -> Any:
-        self._cancellation.check()
+        job = self._job
+        job.cancellation.check()
         operation = Operation(
-            kind, key, payload, shared, self._tier, self._cancellation, time.monotonic()
+            kind, key, payload, shared, job.tier, job.cancellation, time.monotonic()
         )
         return self._shared.device.run(operation)

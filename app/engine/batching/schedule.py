@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from itertools import islice
 
-from app.engine.admission import Tier
 from app.engine.batching.operation import Kind, Operation
+from app.engine.job import Tier
 
 # Share of device time under constant realtime load: an hour of audio that needs 25 minutes of calls
 # takes 100 minutes, and one realtime operation in four waits for a deferred call.

@@ -187,7 +187,7 @@ def inside(counts: Counts, wall_s: float) -> dict[str, Any]:
         },
         "windows_encoded": total(workers, "transcription_windows_encoded_total"),
         "windows_redone": total(workers, "transcription_windows_redone_total"),
-        "rests_not_believed": total(workers, "transcription_rests_not_believed_total"),
+        "tail_windows_discarded": total(workers, "transcription_tail_windows_discarded_total"),
         "windows_too_short": total(workers, "transcription_windows_too_short_total"),
         "out_of_memory": total(workers, "transcription_out_of_memory_total"),
         "cancelled": total(workers, "transcription_cancelled_total"),
