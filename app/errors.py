@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 # Messages that the balancer and the workers share.
-NOTHING_HERE = "There is nothing at this path. Transcriptions are at /v1/audio/transcriptions."
+NOTHING_HERE = "Unknown path. Send audio to /v1/audio/transcriptions."
 WRONG_METHOD = "This method is not allowed here."
-WRONG_KEY = "The API key is missing or wrong."
+WRONG_KEY = "The API key is missing or invalid. Send it as Authorization: Bearer KEY."
 KEY_IN_URL = (
-    "A key in the URL is not accepted, since URLs are logged on the way. Send it as "
-    "Authorization: Bearer, and replace the one that was sent."
+    "A key in the URL is not accepted, because proxies log URLs. Send it as Authorization: Bearer "
+    "KEY, and replace the key that was sent."
 )
 NOT_HTTP = "The request is not valid HTTP."
 UNHEALTHY = {"status": "unhealthy", "reason": "No worker is ready."}  # the balancer's /health
@@ -247,7 +247,7 @@ OF_THE_BALANCER: Mapping[str, ServiceError] = {
     "method_not_allowed": MethodNotAllowed(WRONG_METHOD),
     "key_in_url": KeyInUrl(KEY_IN_URL),
     "figures_not_public": FiguresNotPublic(
-        "This service asks for a key, so its figures are on the stats port alone, at the same path."
+        "This service requires API keys, so only its stats port serves figures, at the same path."
     ),
     "invalid_api_key": Unauthorized(WRONG_KEY),
     "file_too_large": TooLarge("The upload is larger than this service accepts.", param="file"),
@@ -255,12 +255,12 @@ OF_THE_BALANCER: Mapping[str, ServiceError] = {
         "Too many requests in the last minute. Send the request again later."
     ),
     "key_rate": RateLimited(
-        "This key has sent its requests of this minute. Send the request again later."
+        "This key has reached its requests per minute. Send the request again later."
     ),
     "key_concurrency": RateLimited(
-        "This key has all its requests in progress. Send the request again later."
+        "This key has reached its concurrent requests. Send the request again later."
     ),
-    "busy": Busy("Too many requests are on their way. Send the request again."),
+    "busy": Busy("Too many requests are in progress. Send the request again."),
     "no_worker": NotReady("No worker is ready. Send the request again."),
 }
 

@@ -9,7 +9,7 @@ import falcon
 
 from app.api.openapi import document
 from app.config import Config
-from app.errors import NotFound
+from app.errors import NOTHING_HERE, NotFound
 
 FOLDER = Path(__file__).parent.parent / "pages"
 TYPES = {
@@ -39,7 +39,7 @@ class Pages:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         if name not in self._files:
-            raise NotFound("There is nothing at this path.")
+            raise NotFound(NOTHING_HERE)
         resp.data = self._files[name]
         resp.content_type = TYPES[Path(name).suffix]
         resp.set_headers(

@@ -238,7 +238,7 @@ class TestPlayground:
     def test_wrong_key_is_a_sentence_and_the_right_one_is_kept_for_the_tab(self, chromium, keyed):
         page = playground(chromium, keyed, key="wrong")
         choose(page, AUSTEN, FAILED)
-        assert page.text("#failure-text") == "The API key is missing or wrong."
+        assert page.text("#failure-text") .startswith("The API key is missing or invalid.")
         assert page.run("return document.activeElement.id") == "key"
 
         page.find("#key").clear()
