@@ -56,97 +56,96 @@ class Field:
 
 FILE = Field(
     "file",
-    "The recording: wav, flac, mp3, mp4, m4a, mpeg, ogg, opus, webm and more. Its content decides "
-    "what it is, never its name.",
+    "Recording: wav, flac, mp3, mp4, m4a, mpeg, ogg, opus, webm and more. The content decides the "
+    "format, not the file's name.",
     kind="file",
     required=True,
 )
 MODEL = Field(
     "model",
-    "Any name: the worker's model answers, and the header `X-Model` says which one that is. With "
-    "`STRICT_MODEL` an unknown one is 404.",
+    "Any name: the server's model answers, and the header `X-Model` names it. With `STRICT_MODEL` "
+    "unknown names get 404.",
     required=True,
 )
 LANGUAGE = Field(
     "language",
-    "The language spoken: an ISO 639 code of two or three letters, a tag that begins with one, or "
-    "an English name (`en`, `eng`, `en-US`, `en_US.UTF-8`, `English`). "
-    "Empty or `auto`: it is detected.",
+    "Spoken language: an ISO 639 code of two or three letters, a tag that begins with one, or an "
+    "English name (`en`, `eng`, `en-US`, `en_US.UTF-8`, `English`). Empty or `auto`: detect it.",
     routes=("transcriptions",),
 )
 LANGUAGES = Field(
     "languages[]",
-    "Detection chooses among these languages only.",
+    "Candidates for language detection.",
     many=True,
 )
 PROMPT = Field(
-    "prompt", "Text that stands before the audio; of a long one the last 223 tokens count."
+    "prompt", "Text that precedes the audio, as context. Only its last 223 tokens are used."
 )
 HOTWORDS = Field("hotwords", "Words to favour.")
 KEYWORDS = Field("keywords[]", "Words to favour.", many=True)
 RESPONSE_FORMAT = Field(
     "response_format",
-    "The answer's form; none: `verbose_json`, or `json` in a stream.",
+    "Format of the response. Default: `verbose_json`, or `json` in a stream.",
     choices=tuple(FORMATS),
 )
 TIMESTAMP_GRANULARITIES = Field(
     "timestamp_granularities[]",
-    "`word`: times of each word, in `verbose_json`; `srt` and `vtt` then cut their cues at words.",
+    "`word`: times of each word in `verbose_json`; `srt` and `vtt` then break cues at words.",
     choices=GRANULARITIES,
     many=True,
 )
 TEMPERATURE = Field(
     "temperature",
-    "0: the most probable text, by the server's own steps; above: more variety.",
+    "0: the server's `TEMPERATURE`, the most probable text. Higher values sample the text.",
     kind="number",
     minimum=0.0,
     maximum=1.0,
 )
 STREAM = Field(
     "stream",
-    "`true`: the text comes as server-sent events while it is decoded. With `verbose_json` the "
-    "events have segments and the last one all that `verbose_json` has.",
+    "`true`: send the text as server-sent events while it is decoded. With `verbose_json` the "
+    "events hold segments, and the last event the whole `verbose_json` object.",
     kind="boolean",
     choices=BOOLEANS,
 )
 INCLUDE = Field(
     "include[]",
-    "`logprobs`: the tokens with the logarithms of their probabilities, in `json` and in a stream.",
+    "`logprobs`: tokens with their log probabilities, in `json` and in a stream.",
     choices=INCLUDES,
     many=True,
     open=True,
 )
 TASK = Field(
     "task",
-    "`translate`: English text, as on the route for translations. A model that cannot refuses, or "
-    "transcribes where the server is set to.",
+    "`translate`: return English text, as the translations route does. A model that cannot "
+    "translate gets 400, or transcribes if `TRANSLATE_FALLBACK` is set.",
     choices=TASKS,
     routes=("transcriptions",),
 )
 MAX_LINE_WIDTH = Field(
     "max_line_width",
-    "`srt` and `vtt`: the most characters of a line; wide ones count twice.",
+    "`srt` and `vtt`: most characters in a line; wide characters count twice.",
     kind="integer",
     minimum=10,
     maximum=1000,
 )
 MAX_LINE_COUNT = Field(
     "max_line_count",
-    "`srt` and `vtt`: the most lines of a cue.",
+    "`srt` and `vtt`: most lines in a cue.",
     kind="integer",
     minimum=1,
     maximum=20,
 )
 MAX_SPEECH_DURATION_S = Field(
     "max_speech_duration_s",
-    "The longest stretch of speech before it is cut, in seconds.",
+    "Longest stretch of speech before it is cut, in seconds.",
     kind="number",
     minimum=0.1,
     maximum=86_400,
 )
 MIN_SILENCE_DURATION_MS = Field(
     "min_silence_duration_ms",
-    "The shortest silence that ends a stretch of speech, in milliseconds.",
+    "Shortest silence that ends a stretch of speech, in milliseconds.",
     kind="number",
     minimum=0,
     maximum=600_000,
@@ -157,29 +156,29 @@ CHUNKING_STRATEGY = Field(
 )
 THRESHOLD = Field(
     "chunking_strategy[threshold]",
-    "How probable speech must be to count as such.",
+    "Least probability of speech, from 0 to 1.",
     kind="number",
     minimum=0.0,
     maximum=1.0,
 )
 PREFIX_PADDING_MS = Field(
     "chunking_strategy[prefix_padding_ms]",
-    "What is kept before and after a stretch of speech, in milliseconds.",
+    "Audio kept before and after each stretch of speech, in milliseconds.",
     kind="number",
     minimum=0,
     maximum=60_000,
 )
 SILENCE_DURATION_MS = Field(
     "chunking_strategy[silence_duration_ms]",
-    "`min_silence_duration_ms` in OpenAI's words.",
+    "Same as `min_silence_duration_ms`.",
     kind="number",
     minimum=0,
     maximum=600_000,
 )
 TRANSCRIPTION_TIER = Field(
     "transcription_tier",
-    "`deferred`: realtime requests go first. The header `X-Transcription-Tier` says the same, and "
-    "is the one that the balancer sees.",
+    "`deferred`: realtime requests go first. Prefer the header `X-Transcription-Tier`: the balancer "
+    "does not read the form.",
     choices=TIERS,
     open=True,
 )
