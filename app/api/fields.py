@@ -177,8 +177,8 @@ SILENCE_DURATION_MS = Field(
 )
 TRANSCRIPTION_TIER = Field(
     "transcription_tier",
-    "`deferred`: realtime requests go first. Prefer the header `X-Transcription-Tier`: the balancer "
-    "does not read the form.",
+    "`deferred`: realtime requests go first. Prefer the header `X-Transcription-Tier`: the "
+    "balancer does not read the form.",
     choices=TIERS,
     open=True,
 )
