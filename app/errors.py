@@ -2,7 +2,7 @@
 
 ServiceError
   + InvalidRequest 400      + Unauthorized 401          + NotFound 404       + MethodNotAllowed 405
-      + KeyInUrl            + FiguresNotPublic 403          + UnknownModel   + RequestTimeout 408
+      + KeyInUrl                                            + UnknownModel   + RequestTimeout 408
       + InvalidHttp         + RateLimited 429           + TooLarge 413       + UnsupportedBody 415
   + EngineFailed 500                                        + HeadTooLarge
   + Unavailable 503, always with Retry-After
@@ -94,14 +94,6 @@ class Unauthorized(ServiceError):
     status = 401
     type = "invalid_request_error"
     code = "invalid_api_key"
-
-
-class FiguresNotPublic(ServiceError):
-    """Public request for the statistics; with keys, only the stats port serves them."""
-
-    status = 403
-    type = "invalid_request_error"
-    code = "figures_not_public"
 
 
 class NotFound(ServiceError):
@@ -246,9 +238,6 @@ OF_THE_BALANCER: Mapping[str, ServiceError] = {
     "not_found": NotFound(NOTHING_HERE),
     "method_not_allowed": MethodNotAllowed(WRONG_METHOD),
     "key_in_url": KeyInUrl(KEY_IN_URL),
-    "figures_not_public": FiguresNotPublic(
-        "This service requires API keys, so only its stats port serves figures, at the same path."
-    ),
     "invalid_api_key": Unauthorized(WRONG_KEY),
     "file_too_large": TooLarge("The upload is larger than this service accepts.", param="file"),
     "rate_limit": RateLimited(

@@ -31,7 +31,7 @@ class Health:
         # The balancer's health check reads no body: these headers carry the worker's id, its
         # figures and the reason it is unready.
         resp.set_header("X-Worker", str(self._config.worker_id))
-        resp.set_header(HEADER, figures(self._engine))
+        resp.set_header(HEADER, figures(self._engine, self._config.name))
         body: dict[str, Any] = {
             "status": "healthy" if unready is None else "unhealthy",
             "worker_id": str(self._config.worker_id),
@@ -55,7 +55,10 @@ class Health:
 
 
 class Service:
-    """Root resource; GET returns the service's name, state and endpoints."""
+    """Root resource; GET returns the service's name, model, state and endpoints.
+
+    A browser is sent to the playground instead.
+    """
 
     def __init__(self, config: Config, engine: Engine, endpoints: dict[str, str]) -> None:
         self._config = config
@@ -63,12 +66,19 @@ class Service:
         self._endpoints = endpoints
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.set_header("Vary", "Accept")
+        if "text/html" in (req.get_header("Accept") or ""):  # programs send */* or JSON
+            resp.status = falcon.HTTP_302
+            resp.location = "/playground"
+            return
         resp.media = {
             "service": "transcription-service",
             "version": __version__,
             "worker_id": str(self._config.worker_id),
             "model": self._config.name,
             "device": self._engine.device,
+            "multilingual": self._engine.multilingual,
+            "translates": self._engine.translates,
             "status": "ready" if self._engine.ready else "initializing",
             "endpoints": self._endpoints,
         }

@@ -117,6 +117,16 @@ class Engine:
         """Return whether this process sees a GPU; False until the model is loaded."""
         return bool(self._model and self._model.gpus)
 
+    @property
+    def multilingual(self) -> bool | None:
+        """Return whether the model knows more than English; None until it is loaded."""
+        return self._model.multilingual if self._model else None
+
+    @property
+    def translates(self) -> bool | None:
+        """Return whether the model translates into English; None until it is loaded."""
+        return self._model.translates if self._model else None
+
     def check(self, options: DecodeOptions) -> None:
         """Raise `InvalidRequest` if the model does not support the options.
 

@@ -16,7 +16,14 @@ export const percent = (share) => (share === null ? "–" : `${brief(Math.min(1,
 export const counted = (number, noun) => `${brief(number)} ${noun}${number === 1 ? "" : "s"}`;
 
 export const duration = (seconds) =>
-  seconds < 120 ? `${brief(seconds)} s` : seconds < 7200 ? `${brief(seconds / 60)} min` : `${brief(seconds / 3600)} h`;
+  seconds < 120 ? `${brief(seconds)} s` : seconds < 7200 ? `${brief(seconds / 60)} min`
+    : seconds < 172_800 ? `${brief(seconds / 3600)} h` : `${brief(seconds / 86_400)} days`;
+
+/** A time to wait; a dash where there is none. */
+export const milliseconds = (ms) => (ms === undefined ? "–" : ms < 1000 ? `${brief(ms)} ms` : duration(ms / 1000));
+
+/** What a worker runs. */
+export const running = ({ figures }) => `${figures.model ?? "unknown model"}, version ${figures.version ?? "unknown"}`;
 
 /** Bytes from a number of MiB. */
 export const memory = (mib) => (mib < 1024 ? `${brief(mib)} MB` : `${brief(mib / 1024)} GB`);

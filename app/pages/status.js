@@ -1,13 +1,19 @@
 // Reads the balancer's figures every other second and shows them.
-import { draw } from "./chart.js";
+import { Chart } from "./chart.js";
 import { at, element, shape } from "./dom.js";
-import { Occupancy, brief, counted, duration, memory, percent, rates, shed, steps, verdict } from "./figures.js";
+import { Occupancy, brief, counted, duration, memory, milliseconds, percent, rates, running, shed, steps, verdict } from "./figures.js";
+import { keepKey, savedKey } from "./key.js";
 
 const EVERY_MS = 2000;
 const PATIENCE_MS = 5000;
-const PLACES = 60; // steps of five seconds
 
 const occupancy = new Occupancy();
+const ago = ({ time_s }, last) => (time_s === last.time_s ? "now" : `${duration(last.time_s - time_s)} ago`);
+const requests = new Chart(at("requests-chart"), at("requests-step"), ["answered", "refused", "failed"], (step, last) =>
+  `${ago(step, last)}: ${brief(step.answered)} answered, ${brief(step.refused)} refused, ${brief(step.failed)} failed`);
+const slots = new Chart(at("slots-chart"), at("slots-step"), ["used", "waiting"], (step, last) =>
+  `${ago(step, last)}: ${brief(step.used)} in a slot, ${brief(step.waiting)} waiting`);
+let timer = 0;
 let paused = false;
 let shown = 0; // when the figures on the page were read
 
@@ -35,17 +41,25 @@ function gauge(name, text, share) {
   return element("div", { class: "gauge" }, label, ...(share === undefined ? [] : [bar(share)]));
 }
 
+/** What the median leaves out. */
+function latencies({ realtime, deferred }) {
+  const slow = `95 % within ${milliseconds(realtime.p95_ms)}`;
+  return deferred.requests ? `${slow}; deferred ${milliseconds(deferred.p50_ms)}, ${milliseconds(deferred.p95_ms)}` : slow;
+}
+
 function tiles(found) {
   const now = rates(found.history);
   const gone = shed(found.history);
-  const { inside, slots, free } = found.totals;
+  const { inside, slots: all, free } = found.totals;
   const { queue, deferred } = found.queues;
   say("rate", brief(now.answered));
   say("rate-note", now.failed > 0 ? `and ${brief(now.failed)} failed` : `over the last ${duration(now.seconds)}`);
   say("factor", brief(now.factor));
+  say("latency", milliseconds(found.latency.realtime.p50_ms));
+  say("latency-note", latencies(found.latency));
   say("slots", brief(inside));
-  say("slots-of", `of ${brief(slots)}`);
-  at("slots-bar").replaceChildren(bar(slots ? 1 - free / slots : 0));
+  say("slots-of", `of ${brief(all)}`);
+  at("slots-bar").replaceChildren(bar(all ? 1 - free / all : 0));
   say("waiting", brief(queue + deferred));
   say("waiting-note", `${brief(queue)} for a slot, ${brief(deferred)} deferred`);
   say("shed", brief(gone.refused));
@@ -54,8 +68,8 @@ function tiles(found) {
 
 function charts(history) {
   const bars = steps(history);
-  const top = draw(at("requests-chart"), bars, ["answered", "refused", "failed"], PLACES, 1);
-  const high = draw(at("slots-chart"), bars, ["used", "waiting"], PLACES, 1);
+  const top = requests.draw(bars);
+  const high = slots.draw(bars);
   const now = rates(history);
   say("requests-top", brief(top));
   say("slots-top", brief(high));
@@ -69,8 +83,10 @@ function charts(history) {
   );
 }
 
-function worker(one) {
+function worker(one, differ) {
   const title = element("div", { class: "name" }, one.name, " ", element("span", { class: `state ${one.state}` }, one.state));
+  const what = differ ? `${running(one)}, ` : "";
+  title.append(element("small", {}, `${what}for ${duration(one.since_s)}`));
   const row = element("li", {}, title);
   if (one.reason) row.append(element("p", { class: "reason" }, one.reason));
   if (one.state !== "up") return row;
@@ -113,7 +129,9 @@ function show(found) {
   judge(...verdict(found));
   tiles(found);
   charts(found.history);
-  list("workers", found.workers, worker, "None.");
+  const models = [...new Set(found.workers.filter(({ state }) => state === "up").map(running))];
+  say("running", [...models, `balancer up for ${duration(found.uptime_s)}`].join("; "));
+  list("workers", found.workers, (one) => worker(one, models.length > 1), "None.");
   list("refused", found.refused, refusal, "Nobody was refused.");
   list("faults", found.faults, fault, "None since the balancer started.");
   at("figures").hidden = false;
@@ -126,21 +144,43 @@ async function refused(answer) {
   return body?.error?.message ?? `The balancer answered with status ${answer.status}.`;
 }
 
+/** The service asks for a key, or does not know the one in the field. */
+function askForKey() {
+  at("key-form").hidden = false;
+  at("figures").hidden = true;
+  judge("", savedKey() ? "The API key is wrong." : "This service shows its figures to those who have an API key.");
+}
+
+/** The key as a header; a text that no header can hold is a wrong key, and goes as an empty one. */
+function headers() {
+  return /^[\x20-\xff]+$/.test(savedKey()) ? { "X-API-Key": savedKey() } : {};
+}
+
 async function read() {
-  const answer = await fetch("/status/figures", { signal: AbortSignal.timeout(PATIENCE_MS) });
-  if (answer.ok) show(await answer.json());
-  else judge("bad", await refused(answer));
+  const answer = await fetch("/status/figures", { headers: headers(), signal: AbortSignal.timeout(PATIENCE_MS) });
+  if (answer.status === 401) return askForKey();
+  if (!answer.ok) return judge("bad", await refused(answer));
+  at("key-form").hidden = true;
+  return show(await answer.json());
 }
 
 async function refresh() {
+  clearTimeout(timer);
   if (!paused && !document.hidden) {
     await read().catch(() => judge("bad", "The balancer does not answer."));
   }
   const seconds = Math.round((Date.now() - shown) / 1000);
-  say("age", shown === 0 ? "" : paused ? "Paused" : seconds < 5 ? "Live" : `${counted(seconds, "second")} old`);
-  setTimeout(refresh, EVERY_MS);
+  const isShown = shown !== 0 && !at("figures").hidden;
+  say("age", !isShown ? "" : paused ? "Paused" : seconds < 5 ? "Live" : `${counted(seconds, "second")} old`);
+  at("pause").hidden = !isShown;
+  timer = setTimeout(refresh, EVERY_MS);
 }
 
+keepKey();
+at("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  refresh();
+});
 at("pause").addEventListener("click", () => {
   paused = !paused;
   say("pause", paused ? "Go on" : "Pause");

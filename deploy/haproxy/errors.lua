@@ -6,8 +6,6 @@ return {
     body = [[{"error": {"message": "This method is not allowed here.", "type": "invalid_request_error", "param": null, "code": "method_not_allowed"}}]] },
   key_in_url = { status = 400, code = "key_in_url",
     body = [[{"error": {"message": "A key in the URL is not accepted, because proxies log URLs. Send it as Authorization: Bearer KEY, and replace the key that was sent.", "type": "invalid_request_error", "param": null, "code": "key_in_url"}}]] },
-  figures_not_public = { status = 403, code = "figures_not_public",
-    body = [[{"error": {"message": "This service requires API keys, so only its stats port serves figures, at the same path.", "type": "invalid_request_error", "param": null, "code": "figures_not_public"}}]] },
   invalid_api_key = { status = 401, code = "invalid_api_key",
     body = [[{"error": {"message": "The API key is missing or invalid. Send it as Authorization: Bearer KEY.", "type": "invalid_request_error", "param": null, "code": "invalid_api_key"}}]] },
   file_too_large = { status = 413, code = "file_too_large",

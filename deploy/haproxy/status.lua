@@ -79,6 +79,7 @@ core.register_service("figures", "http", function(applet)
   answer(applet, "application/json", json.encode({
     time_s = core.now().sec, workers = all, totals = workers.totals(all),
     queues = workers.queues(), refused = refused, faults = answers.faults(),
-    history = history.all(),
+    history = history.all(), uptime_s = core.get_info()["Uptime_sec"],
+    latency = { realtime = answers.latency("realtime"), deferred = answers.latency("deferred") },
   }))
 end)

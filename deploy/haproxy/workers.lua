@@ -11,24 +11,27 @@ local function trouble(stats)
   return stats.check_desc or "not checked yet"
 end
 
+local TEXTS = { device = true, version = true, model = true }
+
 -- Parse a worker's figures: `name=value name=value …`, see app/api/worker_stats.py.
 local function figures(text)
   local found = {}
-  for name, value in (text or ""):gmatch("([%w_]+)=([%w.]+)") do
-    found[name] = tonumber(value) or value
+  for name, value in (text or ""):gmatch("([%w_]+)=(%S+)") do
+    found[name] = not TEXTS[name] and tonumber(value) or value
   end
   return found
 end
 
 -- Return all workers, ordered by number. The backend `unlimited` lists only workers; `workers` also
--- has the server `waiting`.
+-- has the server `waiting`. `since_s` is how long the worker has been up, or down.
 function workers.all()
   local found = {}
   for name in pairs(core.backends["unlimited"].servers) do
     local server = core.backends["workers"].servers[name]
     local stats = server:get_stats()
     local worker = { name = name, used = tonumber(stats.scur) or 0,
-                     slots = tonumber(stats.slim) or 0, figures = {} }
+                     slots = tonumber(stats.slim) or 0,
+                     since_s = tonumber(stats.lastchg) or 0, figures = {} }
     if stats.status:find("^UP") or stats.status == "no check" then
       worker.state, worker.figures = "up", figures(stats.last_chk)
     elseif stats.status:find("^DOWN") then

@@ -154,6 +154,34 @@ def test_figures_are_those_of_the_balancer_and_of_the_workers(entry):
     assert newest["id"] == bad[-1].headers["x-request-id"]
 
 
+def test_figures_say_how_long_answers_take(entry):
+    """Of each tier by itself; refusals, which are quick, do not count."""
+    (worker,) = entry.workers
+    for _ in range(18):
+        assert entry.send(WINDOW).status_code == 200
+    worker.delay_s = 0.4
+    for tier in ("realtime", "realtime", "deferred"):
+        assert entry.send(WINDOW, tier).status_code == 200
+    worker.reply = Reply(503, {"X-Refused": "busy", "Retry-After": "1"})
+    assert entry.send(WINDOW).status_code == 503
+
+    latency = entry.figures()["latency"]
+
+    assert latency["realtime"]["requests"] == 20
+    assert 0 <= latency["realtime"]["p50_ms"] < 400 <= latency["realtime"]["p95_ms"] < 2000
+    assert latency["deferred"]["requests"] == 1
+    assert latency["deferred"]["p50_ms"] == latency["deferred"]["p95_ms"] >= 400
+
+
+def test_figures_name_what_runs_and_since_when(entry):
+    (worker,) = entry.figures()["workers"]
+
+    assert worker["figures"]["model"] == "large-v3"
+    assert worker["figures"]["version"] == "1.10", "a text, though it looks like a number"
+    assert 0 <= worker["since_s"] < 60
+    assert 0 <= entry.figures()["uptime_s"] < 60
+
+
 def test_refusals_for_load_are_no_faults(entry):
     held = [entry.workers[0].hold() for _ in range(2)]
     with ThreadPoolExecutor(2) as background:

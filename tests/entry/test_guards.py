@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -107,6 +108,25 @@ def test_stats_page_asks_for_its_password(guarded, path, word):
     assert HTTP.get(page, auth=("operator", "guess")).status_code == 401
     assert word in HTTP.get(page, auth=("operator", PASSWORD)).text
     assert "sesame" not in guarded.log
+
+
+def test_stats_page_says_what_each_proxy_is_for(guarded):
+    page = HTTP.get(guarded.stats_url + "/", auth=("operator", PASSWORD)).text
+    described = re.findall(r'class=px href="#(\w+)">[^\n]*</th><th class="desc"[^>]*>\w', page)
+
+    assert described == [
+        "api", "deferred_queue", "deferred_entry", "workers", "await_worker", "unlimited",
+        "status_page", "stats_port", "stats_page",
+    ]  # fmt: skip
+    assert described == re.findall(r"class=px href=\"#(\w+)\"", page)
+
+
+@pytest.mark.parametrize("path", ["/playground", "/docs"])
+def test_stats_port_leads_to_the_pages_of_the_clients_port(guarded, path):
+    led = HTTP.get(guarded.stats_url + path, auth=("operator", PASSWORD))
+
+    assert led.status_code == 302
+    assert led.headers["location"] == f"https://127.0.0.1:{guarded.port}{path}"
 
 
 @pytest.mark.parametrize("length", [2**27, 2**32, 2**40])

@@ -78,8 +78,8 @@ def test_every_error_of_the_tree_is_described(document):
     def tree(kind: type[ServiceError]) -> set[int]:
         return {kind.status}.union(*(tree(one) for one in kind.__subclasses__()))
 
-    # 405 is another method's, 403 the status page's; to a client that has left nobody answers.
-    assert {str(status) for status in tree(ServiceError)} - {"403", "405", "499"} <= statuses
+    # 405 is another method's; to a client that has left nobody answers.
+    assert {str(status) for status in tree(ServiceError)} - {"405", "499"} <= statuses
 
 
 def test_references_lead_somewhere(document):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import ActionChains, Keys
 
+from app import __version__
 from tests.support import browser
 from tests.support.browser import Browser
 from tests.support.client import TRANSCRIPTIONS
@@ -317,6 +318,9 @@ class TestStatus:
         page.until("Number(document.querySelector('#factor').textContent) > 0")
         page.until("/CPU busy\\d/.test(document.querySelector('#workers').textContent)")
         assert page.text("#workers").startswith("w1 up")
+        assert page.text("#running").startswith(f"tiny.en, version {__version__}; balancer up for ")
+        page.until("/^[\\d.]+ m?s$/.test(document.querySelector('#latency').textContent)")
+        assert page.text("#latency-note").startswith("95 % within ")
         assert page.hosts() == {f"127.0.0.1:{keyed.settings['STATS_PORT']}"}
         assert page.complaints() == []
 
@@ -331,20 +335,57 @@ class TestStatus:
 
     def test_balancer_that_does_not_answer_is_said(self, chromium, keyed):
         page = status(chromium, keyed)
-        far = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-        page.command("Network.enable")
-        page.command("Network.emulateNetworkConditions", offline=True, **far)
-        page.until("document.querySelector('#verdict').textContent.includes('does not answer')")
-        page.command("Network.emulateNetworkConditions", offline=False, **far)
+        with page.network(offline=True):
+            page.until("document.querySelector('#verdict').textContent.includes('does not answer')")
 
         page.until("!document.querySelector('#verdict').textContent.includes('does not answer')")
 
-    def test_strangers_get_no_figures_where_a_key_is_asked_for(self, chromium, keyed):
-        chromium.open(keyed.url + "/status")
-        chromium.until("document.querySelector('#verdict').textContent.includes('stats port')")
+    def test_values_are_shown_under_the_pointer_and_by_arrow_keys(self, chromium, keyed):
+        page = status(chromium, keyed)
+        assert words(answer(keyed, AUSTEN, "text")) == words(SENTENCE)
+        page.until("document.querySelector('#requests-chart .answered:not([height=\"0\"])')")
+        chart = page.find("#requests-chart")
+        right = chart.size["width"] // 2 - 3
+        ActionChains(page.driver).move_to_element_with_offset(chart, right, 0).perform()
 
+        page.until("document.querySelector('#requests-step').textContent.startsWith('now: ')")
+        ActionChains(page.driver).move_to_element(page.find("h1")).perform()
+        page.until("document.querySelector('#requests-step').textContent === ''")
+        page.run("arguments[0].focus()", chart)
+        earlier = "/ ago: [\\d.]+ answered, 0 refused, /"
+        text = "document.querySelector('#requests-step').textContent"
+        for _ in range(4):
+            ActionChains(page.driver).send_keys(Keys.ARROW_LEFT).perform()
+        page.until(f"{earlier}.test({text})")
+
+    def test_key_is_asked_for_and_shows_the_figures(self, chromium, keyed):
+        chromium.open(keyed.url + "/status")
+        chromium.run("sessionStorage.clear()")
+        chromium.open(keyed.url + "/status")
+        chromium.until("!document.querySelector('#key-form').hidden")
         assert not chromium.find("#figures").is_displayed()
-        assert chromium.complaints("status of 403") == []
+        assert chromium.violations() == []
+
+        chromium.find("#key").send_keys("wrong", Keys.ENTER)
+        chromium.until("document.querySelector('#verdict').textContent === 'The API key is wrong.'")
+        chromium.find("#key").clear()
+        chromium.find("#key").send_keys(KEY, Keys.ENTER)
+        chromium.until(LIVE)
+
+        assert not chromium.find("#key-form").is_displayed()
+        assert chromium.text("#workers").startswith("w1 up")
+        assert KEY not in " ".join(chromium.requested())
+        chromium.open(keyed.url + "/playground")
+        chromium.until(EMPTY)
+        assert chromium.run("return document.querySelector('#key').value") == KEY, "kept in the tab"
+        assert chromium.complaints("status of 401") == []
+
+    def test_stats_port_leads_to_the_pages_of_the_clients_port(self, chromium, keyed):
+        page = status(chromium, keyed)
+        page.find("nav a[href='/playground']").click()
+        page.until("document.querySelector('#drop')")
+
+        assert page.driver.current_url == keyed.url + "/playground"
 
 
 def look_at(page: Browser, keyed: Stack, name: str, size: tuple[int, int], dark: bool) -> None:

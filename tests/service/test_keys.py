@@ -44,14 +44,20 @@ def test_key_is_asked_for(keyed):
     assert words(transcribe(keyed, KEY)) == words(SENTENCE)
 
 
-def test_figures_are_not_for_strangers(keyed):
+def test_figures_are_for_those_who_have_a_key(keyed):
     assert send(keyed, "wrong", b"").status_code == 401
+    figures = keyed.url + "/status/figures"
 
-    hidden = HTTP.get(keyed.url + "/status/figures")
+    hidden = HTTP.get(figures)
+    wrong = HTTP.get(figures, headers={"X-API-Key": "wrong"})
+    shown = HTTP.get(figures, headers={"X-API-Key": KEY})
+    bearer = HTTP.get(figures, headers={"Authorization": f"Bearer {METERED_KEY}"})
     own = HTTP.get(f"http://127.0.0.1:{keyed.settings['STATS_PORT']}/status/figures")
 
-    assert (hidden.status_code, hidden.json()["error"]["code"]) == (403, "figures_not_public")
-    assert own.json()["faults"][0]["code"] == "invalid_api_key"
+    for answer in (hidden, wrong):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert bearer.status_code == 200, "and it counts for nothing in the key's limits"
+    assert shown.json()["faults"][0]["code"] == own.json()["faults"][0]["code"] == "invalid_api_key"
 
 
 def test_limit_of_a_key_holds(keyed):

@@ -65,16 +65,32 @@ class Browser:
 
     def open(self, url: str, size: tuple[int, int] = DESKTOP, dark: bool = False) -> None:
         """Load a page in a window of this size, with what was logged before forgotten."""
-        self.command(
-            "Emulation.setDeviceMetricsOverride",
-            width=size[0], height=size[1], deviceScaleFactor=1, mobile=size[0] < 600,
-        )  # fmt: skip
+        self.resize(*size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.command("Emulation.setEmulatedMedia", features=[scheme])
         self.driver.get("about:blank")
         self.driver.get_log("browser")
         self.driver.get_log("performance")
         self.driver.get(url)
+
+    def resize(self, width: int, height: int) -> None:
+        """Give the window another size; a narrow one is a phone's."""
+        self.command(
+            "Emulation.setDeviceMetricsOverride",
+            width=width, height=height, deviceScaleFactor=1, mobile=width < 600,
+        )  # fmt: skip
+
+    @contextmanager
+    def network(self, offline: bool = False, upload_bytes_per_s: int = -1) -> Iterator[None]:
+        """Have a worse network until the end of the block."""
+        good = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        worse = {"offline": offline, "uploadThroughput": upload_bytes_per_s}
+        self.command("Network.enable")
+        self.command("Network.emulateNetworkConditions", **good | worse)
+        try:
+            yield
+        finally:
+            self.command("Network.emulateNetworkConditions", **good)
 
     def command(self, name: str, **arguments: object) -> Any:
         """One of Chromium's own commands."""

@@ -21,6 +21,7 @@ from app.api.worker_stats import HEADER
 from app.errors import NOTHING_HERE, NotFound, ServiceError
 from tests.support.client import TRANSCRIPTIONS
 
+RUNS = "version=1.10 model=large-v3"
 TEXT = "Go forward ten meters."
 LIMIT_S = 60  # no test waits longer
 WAV_BYTES_PER_S = 32_000
@@ -132,7 +133,10 @@ class StubWorker:
     def health(self) -> Reply:
         """The answer to a health check."""
         figures = f"device=cpu calls=1 busy={self.audio_s / 10:.1f} audio={self.audio_s:.1f}"
-        headers = {"X-Worker": str(self.number), HEADER: f"{figures} took={self.audio_s / 5:.1f}"}
+        headers = {
+            "X-Worker": str(self.number),
+            HEADER: f"{figures} took={self.audio_s / 5:.1f} {RUNS}",
+        }
         if self.reason:
             return Reply(503, headers | {"X-Reason": self.reason}, {"reason": self.reason})
         return Reply(200, headers, {"status": "healthy"})
