@@ -28,6 +28,7 @@ Schema = dict[str, Any]
 NUMBER: Schema = {"type": "number"}
 INTEGER: Schema = {"type": "integer"}
 STRING: Schema = {"type": "string"}
+WHEN_LOADED: Schema = {"type": ["boolean", "null"]}
 SECONDS: Schema = {"type": "number", "minimum": 0, "description": "seconds of the audio"}
 
 ABOUT = """\
@@ -200,6 +201,8 @@ SCHEMAS: dict[str, Schema] = {
             "worker_id": STRING,
             "model": STRING,
             "device": STRING,
+            "multilingual": described(WHEN_LOADED, "whether the model knows more than English"),
+            "translates": described(WHEN_LOADED, "whether the model translates into English"),
             "status": {"enum": ["ready", "initializing"]},
             "endpoints": {"type": "object", "additionalProperties": STRING},
         }
@@ -374,6 +377,11 @@ def paths() -> dict[str, Any]:
         security=[],
     )
     health["get"]["responses"]["503"] = answer(ERRORS[503], json_of("Health"))
+    service = reading(
+        "service", "Service", "What this is; a browser is sent to `/playground`",
+        json_of("Service"), OF_THE_REST, security=[],
+    )  # fmt: skip
+    service["get"]["responses"]["302"] = answer("A browser is sent to `/playground`.", {})
     return {
         "/v1/audio/transcriptions": audio("transcriptions", "A recording to its text"),
         "/v1/audio/translations": audio(
@@ -387,9 +395,7 @@ def paths() -> dict[str, Any]:
             "model", "Models", "One of them", json_of("Model"), OF_THE_REST, parameters=[MODEL_ID]
         ),
         "/health": health,
-        "/": reading(
-            "service", "Service", "What this is", json_of("Service"), OF_THE_REST, security=[]
-        ),
+        "/": service,
         "/openapi.json": reading(
             "openapi", "Service", "This document",
             {"application/json": {"type": "object"}}, OF_THE_REST, security=[],

@@ -1,4 +1,4 @@
-"""Serve the HTML pages, which are static files in app/pages."""
+"""Serve the HTML pages, which are static files in app/pages, and a sample recording."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import falcon
 
 from app.api.openapi import document
 from app.config import Config
+from app.engine.model import WARM_UP_RECORDING
 from app.errors import NOTHING_HERE, NotFound
 
 FOLDER = Path(__file__).parent.parent / "pages"
@@ -17,7 +18,9 @@ TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".flac": "audio/flac",
 }
+SAMPLE = "sample.flac"
 # Nothing from other hosts; only scripts and styles from files.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -35,7 +38,7 @@ class Pages:
     def __init__(self) -> None:
         self._files = {
             path.name: path.read_bytes() for path in FOLDER.iterdir() if path.suffix in TYPES
-        }
+        } | {SAMPLE: WARM_UP_RECORDING.read_bytes()}
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         if name not in self._files:

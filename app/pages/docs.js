@@ -1,114 +1,147 @@
 // Shows /openapi.json as a page. Everything is put in as text, never as markup.
+import { copies } from "./copy.js";
 import { at, element } from "./dom.js";
 import { curl, python } from "./examples.js";
+import { keepKey, savedKey } from "./key.js";
+import { field, kind, properties, prose } from "./schema.js";
 
-/** Text in which `words between backticks` are code. */
-function prose(text) {
-  return text.split("`").map((part, n) => (n % 2 ? element("code", {}, part) : part));
-}
+const OPEN = "/v1/audio/transcriptions"; // the route that is unfolded at first
 
-const nameOf = (schema) => schema.$ref.split("/").pop();
 const anchor = (text) => text.replace(/[^A-Za-z0-9]+/g, "-").replace(/^-|-$/g, "") || "root";
 
-/** A schema in a few words, with links to objects that have a name. */
-function kind(schema) {
-  if (schema.$ref) return [element("a", { href: `#object-${nameOf(schema)}` }, nameOf(schema))];
-  if (schema.anyOf) return schema.anyOf.flatMap((one, n) => (n ? [" or ", ...kind(one)] : kind(one)));
-  if (schema.type === "array") return ["list of ", ...kind(schema.items)];
-  if (schema.contentSchema) return kind(schema.contentSchema);
-  if (schema.enum) return [schema.enum.join(", ")];
-  if (schema.const !== undefined) return [JSON.stringify(schema.const)];
-  if (schema.format === "binary") return ["file"];
-  if (schema.type === "object" && schema.properties) {
-    const inner = Object.entries(schema.properties);
-    return ["{ ", ...inner.flatMap(([name, one], n) => [n ? ", " : "", `${name}: `, ...kind(one)]), " }"];
-  }
-  const type = [].concat(schema.type || "any").join(" or ");
-  if (schema.minimum === undefined && schema.maximum === undefined) return [type];
-  if (schema.maximum === undefined) return [`${type} from ${schema.minimum}`];
-  if (schema.minimum === undefined) return [`${type} to ${schema.maximum}`];
-  return [`${type} from ${schema.minimum} to ${schema.maximum}`];
+/** A part of the page that is opened by its first line. */
+function block(id, summary, ...content) {
+  return element("details", { id, class: "block" }, element("summary", {}, ...summary), ...content);
 }
 
-/** The properties of an object or a form, one below the other. */
-function properties(schema) {
-  const needed = new Set(schema.required || []);
-  const list = element("dl");
-  for (const [name, one] of Object.entries(schema.properties || {})) {
-    const term = element("dt", {}, element("code", {}, name));
-    if (needed.has(name)) term.append(" ", element("span", { class: "needed" }, "required"));
-    const meaning = element("dd", {}, ...prose(one.description || ""));
-    meaning.prepend(element("span", { class: "quiet" }, ...kind(one)), one.description ? ": " : "");
-    list.append(element("div", { class: "field" }, term, meaning));
-  }
-  return list;
-}
-
-/** The answers of a route, each to be opened. */
-function answers(responses) {
-  return Object.entries(responses).map(([status, one]) => {
-    const box = element("details", status === "200" ? { open: "" } : {});
-    box.append(element("summary", {}, element("strong", {}, status), " ", one.description));
-    for (const [type, body] of Object.entries(one.content || {})) {
-      const text = body.schema.description ? ` (${body.schema.description})` : "";
-      box.append(element("p", {}, element("code", {}, type), ": ", ...kind(body.schema), text));
-    }
-    const names = Object.entries(one.headers || {});
-    if (names.length) {
-      box.append(element("p", { class: "quiet" }, "Headers"));
-      box.append(properties({ properties: Object.fromEntries(
-        names.map(([name, header]) => [name, { ...header.schema, description: header.description }])) }));
-    }
-    return box;
+/** What a successful answer holds, by content type. */
+function contents({ content = {} }) {
+  return Object.entries(content).map(([type, { schema }]) => {
+    const text = schema.description ? ` (${schema.description})` : "";
+    return element("p", {}, element("code", {}, type), ": ", ...kind(schema), text);
   });
 }
 
+/** A button that sends a request without a body and shows the answer. */
+function sender(path) {
+  const button = element("button", { type: "button" }, "Send");
+  const reply = element("pre", { class: "reply", tabindex: "0", role: "status", "aria-label": `The answer of ${path}`, hidden: "" });
+  button.addEventListener("click", async () => {
+    const headers = savedKey() ? { "X-API-Key": savedKey() } : {};
+    const text = await fetch(path, { headers }).then(
+      async (answer) => `${answer.status}\n${await answer.text()}`,
+      () => "The service cannot be reached.",
+    );
+    reply.textContent = text;
+    reply.hidden = false;
+  });
+  return element("div", {}, element("p", {}, button), reply);
+}
+
+/** How to try a route from here. */
+function attempt(path, method, responses) {
+  if (method === "post") return element("p", {}, element("a", { href: "#try" }, "Try it"));
+  const types = Object.keys(responses["200"].content);
+  return types.includes("text/html") ? element("p", {}, element("a", { href: path }, "Open the page")) : sender(path.replace("{model_id}", "whisper-1"));
+}
+
 /** One method of one path. */
-function operation(path, method, found) {
-  const id = anchor(path);
-  const section = element("section", { "aria-labelledby": id });
-  section.append(
-    element("h2", { id }, element("span", { class: "method" }, method.toUpperCase()), path),
-    element("p", {}, ...prose(found.summary)),
+function operation(path, method, { summary, requestBody, parameters, responses }) {
+  const badge = element("span", { class: "method" }, method.toUpperCase());
+  const route = block(anchor(path), [badge, element("code", {}, path), " ", element("span", { class: "quiet" }, ...prose(summary))]);
+  route.open = path === OPEN;
+  const form = requestBody?.content["multipart/form-data"];
+  if (form) route.append(properties(form.schema));
+  if (parameters) {
+    const named = parameters.map((one) => [one.name, { ...one.schema, description: one.description }]);
+    route.append(properties({ properties: Object.fromEntries(named) }));
+  }
+  const failures = Object.keys(responses).filter((status) => status >= "400");
+  route.append(
+    ...contents(responses["200"]),
+    element("p", { class: "quiet" }, "Headers: ", Object.keys(responses["200"].headers).join(", "), ". ", element("a", { href: "#errors" }, "Errors"), `: ${failures.join(", ")}.`),
+    attempt(path, method, responses),
   );
-  const form = found.requestBody && found.requestBody.content["multipart/form-data"];
-  if (form) section.append(element("h3", {}, "Fields (multipart/form-data)"), properties(form.schema));
-  if (found.parameters) {
-    const named = found.parameters.map((one) => [one.name, { ...one.schema, description: one.description }]);
-    section.append(element("h3", {}, "In the path"), properties({ properties: Object.fromEntries(named) }));
-  }
-  section.append(element("h3", {}, "Answers"), ...answers(found.responses));
-  return section;
+  return route;
 }
 
-/** The lines that a person can copy. */
-function examples(asksForKey) {
-  const wish = { name: "recording.wav", asksForKey };
-  at("curl").textContent = curl({ ...wish, format: "text" });
-  at("stream").textContent = curl({ ...wish, stream: true });
-  at("python").textContent = python({ ...wish, format: "json" });
-  at("key").hidden = !asksForKey;
+/** Each error once, whichever routes have it. */
+function errors(operations) {
+  const texts = {};
+  for (const { responses } of operations) {
+    for (const [status, { description }] of Object.entries(responses)) if (status >= "400") texts[status] ??= description;
+  }
+  return Object.entries(texts).map(([status, text]) => field([element("strong", {}, status)], ...prose(text)));
 }
 
-function show(found) {
-  at("title").textContent = found.info.title;
-  at("about").append(...prose(found.info.description));
-  at("version").textContent = `version ${found.info.version}`;
-  examples(Boolean(found.security));
-  for (const [path, methods] of Object.entries(found.paths)) {
-    for (const [method, one] of Object.entries(methods)) {
-      at("contents").append(element("li", {}, element("a", { href: `#${anchor(path)}` }, path)));
-      at("routes").append(operation(path, method, one));
-    }
-  }
-  for (const [name, schema] of Object.entries(found.components.schemas)) {
-    at("schemas").append(element("h3", { id: `object-${name}` }, name), properties(schema));
-  }
+/** Each header once, as the properties of an object. */
+function headers(operations) {
+  const all = operations.flatMap(({ responses }) => Object.values(responses).flatMap((one) => Object.entries(one.headers ?? {})));
+  return { properties: Object.fromEntries(all.map(([name, { schema, description }]) => [name, { ...schema, description }])) };
+}
+
+/** The fields, as the lines and the playground's address have them. */
+function wish(asksForKey) {
+  const [format, language, prompt] = ["format", "language", "prompt"].map((id) => at(id).value.trim());
+  return { name: "recording.wav", format, language, prompt, translate: at("task").value === "translate", asksForKey };
+}
+
+function playground({ format, language, prompt, translate }) {
+  const query = new URLSearchParams({ response_format: format });
+  if (language) query.set("language", language);
+  if (prompt) query.set("prompt", prompt);
+  if (translate) query.set("task", "translate");
+  return `/playground?${query}`;
+}
+
+/** The lines that a person can copy, kept to the fields. */
+function prepareLines(formats, asksForKey) {
+  const writers = { curl, "Python, OpenAI's client": python, "As it is decoded": (lines) => curl({ ...lines, stream: true }) };
+  const texts = Object.entries(writers).map(([title, write]) => {
+    const text = element("code", {});
+    const button = element("button", { type: "button", class: "plain", "aria-label": `Copy: ${title}` }, "Copy");
+    copies(button, () => text.textContent, "copied");
+    const label = element("div", { class: "label" }, title, button);
+    at("lines").append(element("div", { class: "line" }, label, element("pre", { tabindex: "0", "aria-label": title }, text)));
+    return [text, write];
+  });
+  const draw = () => {
+    for (const [text, write] of texts) text.textContent = write(wish(asksForKey));
+    at("playground").href = playground(wish(asksForKey));
+    at("copied").textContent = "";
+  };
+  at("format").append(...formats.map((name) => element("option", {}, name)));
+  at("try").addEventListener("input", draw);
+  at("try").addEventListener("submit", (event) => event.preventDefault());
+  draw();
+}
+
+/** Open the part that the address names, which is only now there, or folded. */
+function reveal() {
+  const target = location.hash && at(location.hash.slice(1));
+  if (!target) return;
+  if (target.matches("details")) target.open = true;
+  target.scrollIntoView();
+}
+
+function show({ info, security, paths, components }) {
+  at("about").append(...info.description.split("\n\n").map((text) => element("p", {}, ...prose(text))));
+  at("version").textContent = `version ${info.version}`;
+  at("key-field").hidden = !security;
+  const routes = Object.entries(paths).flatMap(([path, methods]) => Object.entries(methods).map((one) => [path, ...one]));
+  const operations = routes.map((route) => route[2]);
+  const form = paths[OPEN].post.requestBody.content["multipart/form-data"].schema;
+  prepareLines(form.properties.response_format.enum, Boolean(security));
+  at("routes").append(...routes.map((route) => operation(...route)));
+  at("error-list").append(...errors(operations));
+  for (const [name, schema] of Object.entries(components.schemas)) at("objects").append(block(`object-${name}`, [name], properties(schema)));
+  at("objects").append(block("headers", ["Headers"], properties(headers(operations))));
   at("state").hidden = true;
-  // The place that the address names is only now there.
-  if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
+  addEventListener("hashchange", reveal);
+  reveal();
 }
 
+keepKey();
 fetch("/openapi.json")
   .then((answer) => {
     if (!answer.ok) throw new Error(`status ${answer.status}`);

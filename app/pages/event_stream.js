@@ -1,21 +1,21 @@
-// Server-sent events as they come, each as the object behind its `data:`.
+// Server-sent events from a text that grows, each as the object behind its `data:`.
 
-/**
- * Read a stream of events. (EventSource cannot send a file.)
- * Source: WHATWG, HTML Living Standard, section 9.2.6.
- * @param body a ReadableStream of bytes.
- */
-export async function* events(body) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const blocks = (rest + value).split("\n\n");
-    rest = blocks.pop();
-    for (const block of blocks) {
-      const lines = block.split("\n").filter((line) => line.startsWith("data: "));
-      if (lines.length) yield JSON.parse(lines.map((line) => line.slice(6)).join("\n"));
-    }
+/** Cut a stream of text into events. Source: WHATWG, HTML Living Standard, section 9.2.6. */
+export class EventParser {
+  #rest = "";
+
+  /**
+   * @param text what has arrived since the last call.
+   * @returns the events that it completes.
+   */
+  push(text) {
+    const blocks = (this.#rest + text).split("\n\n");
+    this.#rest = blocks.pop();
+    return blocks.map(data).filter((lines) => lines).map((lines) => JSON.parse(lines));
   }
+}
+
+function data(block) {
+  const lines = block.split("\n").filter((line) => line.startsWith("data: "));
+  return lines.map((line) => line.slice(6)).join("\n");
 }

@@ -22,7 +22,8 @@ export function curl(wish) {
   if (wish.stream) parts.push("-N");
   if (wish.asksForKey) parts.push('-H "Authorization: Bearer $KEY"');
   parts.push(`-F ${word(`file=@${wish.name}`)}`, "-F model=whisper-1");
-  const given = wish.stream ? { stream: "true" } : fields(wish);
+  const { response_format, ...others } = fields(wish);
+  const given = wish.stream ? { stream: "true", ...others } : { response_format, ...others };
   for (const [name, value] of Object.entries(given)) parts.push(`-F ${word(`${name}=${value}`)}`);
   return `${parts.join(" ")} \\\n  ${location.origin}/v1/audio/${route(wish)}`;
 }

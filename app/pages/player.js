@@ -9,17 +9,22 @@ export class Player {
   #audio = new Audio();
   #waveform = new Waveform(at("waveform"));
   #duration = 0;
+  #isPlaying = false;
   #onTime;
 
-  /** @param onTime called with the second that is heard. */
+  /** @param onTime called with the second that is heard, and whether it plays. */
   constructor(onTime) {
     this.#onTime = onTime;
     const slider = at("waveform");
     at("play").addEventListener("click", () => this.toggle());
     slider.addEventListener("click", (event) => this.seek((event.offsetX / slider.clientWidth) * this.#duration));
     slider.addEventListener("keydown", (event) => this.#key(event));
-    this.#audio.addEventListener("play", () => this.#follow());
-    for (const name of ["play", "pause", "ended"]) this.#audio.addEventListener(name, () => this.#button());
+    at("speed").addEventListener("change", () => this.#speed());
+    this.#audio.addEventListener("playing", () => {
+      this.#button(true);
+      this.#follow();
+    });
+    for (const name of ["pause", "ended", "emptied", "error"]) this.#audio.addEventListener(name, () => this.#button(false));
     for (const name of ["timeupdate", "seeked"]) this.#audio.addEventListener(name, () => this.#show());
     this.#audio.addEventListener("error", () => this.#unplayable());
     this.#audio.addEventListener("loadedmetadata", () => {
@@ -34,6 +39,7 @@ export class Player {
     at("play").disabled = false;
     at("unplayable").hidden = true;
     this.#audio.src = URL.createObjectURL(file);
+    this.#speed();
     this.lasts(0);
     const source = this.#audio.src;
     const found = await loudness(file);
@@ -46,6 +52,7 @@ export class Player {
     this.#audio.pause();
     if (this.#audio.src) URL.revokeObjectURL(this.#audio.src);
     this.#audio.removeAttribute("src");
+    this.#button(false);
   }
 
   /** While a recording is made: how loud it is, from 0 to 1, and how long by now. */
@@ -76,8 +83,13 @@ export class Player {
   }
 
   toggle() {
-    if (this.#audio.paused) this.#audio.play().catch(() => this.#unplayable());
+    if (this.#audio.paused) this.#play();
     else this.#audio.pause();
+  }
+
+  playFrom(seconds) {
+    this.seek(seconds);
+    if (this.#audio.src) this.#play();
   }
 
   seek(seconds) {
@@ -95,9 +107,18 @@ export class Player {
     event.preventDefault();
   }
 
+  /** A second call to play() or to pause() ends the first one, which is no failure. */
+  #play() {
+    this.#audio.play().catch((error) => error.name === "AbortError" || this.#unplayable());
+  }
+
+  #speed() {
+    this.#audio.playbackRate = this.#audio.defaultPlaybackRate = Number(at("speed").value);
+  }
+
   /** Between two `timeupdate` a word or two pass. */
   #follow() {
-    if (this.#audio.paused) return;
+    if (!this.#isPlaying) return;
     this.#show();
     requestAnimationFrame(() => this.#follow());
   }
@@ -113,13 +134,12 @@ export class Player {
       slider.setAttribute("aria-valuenow", Math.round(seconds));
       slider.setAttribute("aria-valuetext", `${clock(seconds)} of ${clock(this.#duration)}`);
     }
-    this.#onTime(seconds);
+    this.#onTime(seconds, this.#isPlaying);
   }
 
-  #button() {
-    const playing = !this.#audio.paused && !this.#audio.ended;
-    at("play").textContent = playing ? "Pause" : "Play";
-    at("play").classList.toggle("playing", playing);
+  #button(isPlaying) {
+    this.#isPlaying = isPlaying;
+    at("play").textContent = isPlaying ? "Pause" : "Play";
   }
 
   #unplayable() {

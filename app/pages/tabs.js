@@ -3,7 +3,8 @@
 
 /**
  * Make the buttons of an element with role `tablist` choose.
- * @param onChoice called with the `data-choice` of the tab that is chosen.
+ * @param onChoice called with the `data-choice` of the tab that is chosen, and its id.
+ * @returns `choose(name)`, and `allow(isAllowed)`, which disables tabs by their names.
  */
 export function tabs(list, onChoice) {
   const all = [...list.querySelectorAll('[role="tab"]')];
@@ -19,12 +20,20 @@ export function tabs(list, onChoice) {
     if (tab) choose(tab);
   });
   list.addEventListener("keydown", (event) => {
-    const now = all.indexOf(document.activeElement);
-    const to = { ArrowRight: now + 1, ArrowLeft: now - 1, Home: 0, End: all.length - 1 }[event.key];
+    const enabled = all.filter((tab) => !tab.disabled);
+    const now = enabled.indexOf(document.activeElement);
+    const to = { ArrowRight: now + 1, ArrowLeft: now - 1, Home: 0, End: enabled.length - 1 }[event.key];
     if (to === undefined) return;
     event.preventDefault();
-    const tab = all.at(to % all.length);
+    const tab = enabled.at(to % enabled.length);
     tab.focus();
     choose(tab);
   });
+  return {
+    choose: (name) => choose(all.find((tab) => tab.dataset.choice === name)),
+    allow: (isAllowed) => {
+      for (const tab of all) tab.disabled = !isAllowed(tab.dataset.choice);
+      if (list.querySelector('[aria-selected="true"]').disabled) choose(all.find((tab) => !tab.disabled));
+    },
+  };
 }

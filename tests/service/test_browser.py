@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ DONE = "!document.querySelector('#results').hidden"
 FAILED = "!document.querySelector('#failure').hidden"
 LIVE = "!document.querySelector('#figures').hidden"
 READ = "document.querySelector('#state').hidden"
+DETAIL = "document.querySelector('#detail').textContent"
 LINES = "document.querySelectorAll('#transcript li').length"
 
 
@@ -40,6 +42,14 @@ LINES = "document.querySelectorAll('#transcript li').length"
 def chromium() -> Iterator[Browser]:
     with Browser.started(AUSTEN) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def short_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few sentences, of which the first comes twice."""
+    path = tmp_path_factory.mktemp("short") / "a few sentences.wav"
+    path.write_bytes(wav(long_recording(20).samples))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +141,7 @@ class TestPlayground:
         choose(page, AUSTEN)
 
         assert words(page.text("#transcript p")) == words(SENTENCE)
-        assert page.text("#spoken") == "English, 100 %"
+        assert page.text("#spoken") == "English", "the model knows no other, so it is not probable"
         assert page.text("#model") == "tiny.en"
         assert 50 < int(page.text("#confidence").removesuffix(" %")) <= 100
         posts = [url for url in page.requested() if TRANSCRIPTIONS in url]
@@ -192,7 +202,7 @@ class TestPlayground:
             const cancel = document.querySelector("#cancel");
             const look = () => cancel.hidden || counts.push({LINES});
             new MutationObserver(look).observe(
-              document.querySelector("#transcript"), {{ childList: true }});"""
+              document.querySelector("#transcript"), {{ childList: true, subtree: true }});"""
         )
         choose(page, long_file)
         counts, final = page.run(f"return [counts, {LINES}]")
@@ -203,24 +213,61 @@ class TestPlayground:
         assert float(page.text("#first").split()[0]) < float(page.text("#all").split()[0])
         assert page.complaints() == []
 
-    def test_cancel_ends_the_work(self, page, keyed, endless_file):
+    def test_cancel_ends_the_work_and_keeps_the_text_by_then(self, page, keyed, endless_file):
         page.find("#file").send_keys(str(endless_file))
         page.until(f"{LINES} > 0")
         assert keyed.metric(1, "transcription_slots_in_use") == 1
 
         page.find("#cancel").click()
+        page.until("document.querySelector('#state').textContent === 'Cancelled.'")
 
-        assert page.text("#state") == "Cancelled."
-        assert not page.find("#results").is_displayed()
         assert until(lambda: keyed.metric(1, "transcription_slots_in_use") == 0)
+        lines = page.run(
+            "return [...document.querySelectorAll('#transcript p')].map((p) => p.textContent)"
+        )
+        assert words(shown(page, "text")) == words(" ".join(lines))
+        assert json.loads(shown(page, "verbose_json"))["segments"]
+        assert not page.find("[data-choice=srt]").is_enabled()
+        assert page.find("#incomplete").is_displayed()
         assert page.complaints() == []
+
+    def test_progress_is_the_share_sent_then_the_place_decoded_and_the_time_left(
+        self, page, keyed, endless_file
+    ):
+        share = "document.querySelector('#progress').value"
+        with page.network(upload_bytes_per_s=6_000_000):
+            page.find("#file").send_keys(str(endless_file))
+            page.until(f"/^[1-9]\\d? %$/.test({DETAIL})")
+            assert page.text("#state") == "Sending …"
+            assert 0 < page.run(f"return {share}") < 1
+        page.until(f"/^0:\\d\\d of 10:0\\d, about .* left$/.test({DETAIL})")
+        assert page.text("#state") == "Transcribing …"
+        assert 0 < page.run(f"return {share}") < 1
+
+        page.find("#cancel").click()
+        page.until("document.querySelector('#progress').hidden")
+        assert until(lambda: keyed.metric(1, "transcription_slots_in_use") == 0)
+
+    def test_finished_text_stays_until_the_new_one_is_complete(self, page, short_file):
+        choose(page, short_file)
+        text = page.text("#transcript")
+        page.run("document.querySelector('#wishes').requestSubmit()")
+        page.until("document.querySelector('#state').textContent === 'Transcribing …'")
+
+        assert page.text("#transcript") == text
+        assert page.find("#results").is_displayed()
+        page.find("#cancel").click()
+        page.until("document.querySelector('#state').textContent === 'Cancelled.'")
+        assert page.text("#transcript") == text
+        assert page.find("[data-choice=srt]").is_enabled(), "the earlier answer is whole"
 
     def test_file_that_is_no_recording_is_a_sentence(self, page):
         choose(page, AUSTEN)
         choose(page, BAD, FAILED)
 
         assert page.text("#failure-text") == "The file could not be decoded as audio."
-        assert page.text("#time") == "0:00 / 0:00", "nothing is left of the one before"
+        assert not page.find("#again").is_displayed(), "it would fail again"
+        assert not page.find("#player").is_displayed()
         assert page.text("#transcript") == ""
         assert page.text("#state") == ""
         assert page.complaints("status of 400") == []
@@ -239,7 +286,7 @@ class TestPlayground:
     def test_wrong_key_is_a_sentence_and_the_right_one_is_kept_for_the_tab(self, chromium, keyed):
         page = playground(chromium, keyed, key="wrong")
         choose(page, AUSTEN, FAILED)
-        assert page.text("#failure-text") .startswith("The API key is missing or invalid.")
+        assert page.text("#failure-text").startswith("The API key is missing or invalid.")
         assert page.run("return document.activeElement.id") == "key"
 
         page.find("#key").clear()
@@ -258,17 +305,88 @@ class TestPlayground:
         assert page.text("#transcript") == ""
         assert shown(page, "text").strip() == ""
 
-    def test_wishes_are_sent(self, page):
+    def test_options_are_sent_and_those_that_the_model_lacks_are_disabled(self, page):
         page.find("summary").click()
-        page.find("#language").send_keys("no language")
-        choose(page, AUSTEN, FAILED)
-
-        assert "language" in page.text("#failure-text").lower()
-        page.find("#language").clear()
         page.find("#prompt").send_keys("Elinor's, and Marianne's")
-        page.find("#again").click()
-        page.until(DONE)
+        choose(page, AUSTEN)
+
         assert """-F 'prompt=Elinor'\\''s, and Marianne'\\''s'""" in page.text("#curl")
+        assert not page.find("#language").is_enabled()
+        assert page.text("#language-note") == "The model tiny.en knows English only."
+        assert not page.find("#translate").is_enabled()
+        assert page.text("#translate-note") == "The model tiny.en cannot translate."
+
+    def test_address_fills_in_the_fields(self, chromium, keyed):
+        chromium.open(keyed.url + "/playground?prompt=Elinor&response_format=vtt")
+        chromium.until("document.querySelector('#prompt').value === 'Elinor'")
+
+        assert chromium.find("#prompt").is_displayed()
+        assert chromium.find("[data-choice=vtt]").get_dom_attribute("aria-selected") == "true"
+
+    def test_sample_is_a_click_away(self, page):
+        page.find("#sample").click()
+        page.until(DONE)
+
+        assert words(page.text("#transcript p")) == words(SENTENCE)
+        assert page.complaints() == []
+
+    def test_several_files_are_transcribed_one_after_another(self, page, short_file):
+        choose(page, Path(f"{short_file}\n{AUSTEN}\n{BAD}"))
+        assert page.text("#name") == short_file.name
+        page.until("document.querySelector('#file-list .failed')")
+        states = [item.text for item in page.find("#file-list").find_elements("tag name", "li")]
+        assert states == [f"{short_file.name} done", f"{AUSTEN.name} done", f"{BAD.name} failed"]
+
+        page.find("#file-list li:nth-child(2) button").click()
+
+        page.until(f"document.querySelector('#name').textContent === '{AUSTEN.name}'")
+        assert words(page.text("#transcript p")) == words(SENTENCE)
+        assert words(page.text("#result")) == words(SENTENCE)
+        assert page.violations() == []
+
+    def test_playback_goes_to_a_time_and_the_page_follows_it(self, page, short_file):
+        choose(page, short_file)
+        page.resize(390, 500)
+        line = page.find("#transcript li:nth-last-child(2) button")
+        page.run("arguments[0].click(); scrollTo(0, 0)", line)
+        page.until("document.querySelector('#play').textContent === 'Pause'")
+        page.until("document.querySelector('.heard')?.getBoundingClientRect().bottom < innerHeight")
+
+        player, heard = page.run(
+            """const box = (name) => document.querySelector(name).getBoundingClientRect();
+            return [box(".deck"), box(".heard")]"""
+        )
+        assert player["top"] >= 0, "the player stays in view"
+        assert heard["top"] >= player["bottom"]
+        assert page.text("#time").startswith(line.text[:3])
+        page.find("#play").click()
+        page.until("document.querySelector('#play').textContent === 'Play'")
+
+    def test_speed_is_kept_for_the_next_recording(self, page):
+        choose(page, AUSTEN)
+        page.find("#speed").send_keys("2")
+        choose(page, recording("goforward_16k.wav").path)
+        page.until("/ 0:0[1-9]/.test(document.querySelector('#time').textContent)")
+        began = time.monotonic()
+        page.find("#play").click()
+        page.until("document.querySelector('#play').textContent === 'Pause'")
+        page.until("document.querySelector('#play').textContent === 'Play'")
+
+        assert time.monotonic() - began < 2.5, "the recording lasts 2.8 s"
+
+    def test_search_steps_through_the_places(self, page, short_file):
+        choose(page, short_file)
+        page.find("#search").send_keys("COLD-hearted and")
+        page.until("document.querySelector('#matches').textContent.endsWith(' found')")
+        count = int(page.text("#matches").split()[0])
+        marked = page.run("return document.querySelectorAll('.match').length")
+
+        page.find("#search").send_keys(Keys.ENTER, Keys.ENTER)
+
+        assert count >= 2
+        assert marked >= 2 * count, "every word of a place"
+        assert page.text("#matches") == f"2 of {count}"
+        assert page.violations() == []
 
     def test_dropped_file(self, page):
         page.run(
@@ -388,6 +506,39 @@ class TestStatus:
         assert page.driver.current_url == keyed.url + "/playground"
 
 
+class TestDocs:
+    def test_fields_are_in_the_lines_and_in_the_playground(self, chromium, keyed):
+        chromium.open(keyed.url + "/docs")
+        chromium.until(READ)
+        chromium.find("#format").send_keys("srt")
+        chromium.find("#prompt").send_keys("Elinor")
+
+        lines = chromium.text("#lines")
+        assert "-F response_format=srt -F prompt=Elinor" in lines
+        assert 'prompt="Elinor"' in lines
+        chromium.find("#playground").click()
+        chromium.until("document.querySelector('#prompt')?.value === 'Elinor'")
+        assert chromium.find("[data-choice=srt]").get_dom_attribute("aria-selected") == "true"
+
+    def test_routes_are_tried_with_the_key_and_lines_are_copied(self, chromium, keyed):
+        chromium.open(keyed.url + "/docs")
+        chromium.run("sessionStorage.clear()")
+        chromium.open(keyed.url + "/docs#v1-models")
+        chromium.until(READ)
+        chromium.until("document.querySelector('#v1-models').open")
+        chromium.find("#key").send_keys(KEY)
+
+        chromium.find("#v1-models button").click()
+
+        chromium.until("document.querySelector('#v1-models pre').textContent.startsWith('200')")
+        assert "tiny.en" in chromium.text("#v1-models pre")
+        chromium.find("#lines button").click()
+        chromium.until("document.querySelector('#copied').textContent !== ''")
+        assert chromium.text("#copied") == "Copied."
+        assert KEY not in chromium.text("#lines") + " ".join(chromium.requested())
+        assert chromium.complaints() == []
+
+
 def look_at(page: Browser, keyed: Stack, name: str, size: tuple[int, int], dark: bool) -> None:
     """A page with something on it."""
     if name == "/docs":
@@ -425,7 +576,7 @@ class TestKeyboard:
         while "download" not in reached and len(reached) < 40:
             ActionChains(page.driver).send_keys(Keys.TAB).perform()
             reached.append(page.run("return document.activeElement.id"))
-        for each in ("file", "record", "key", "play", "waveform", "tab-text", "result", "copy"):
+        for each in ("file", "record", "key", "play", "speed", "search", "tab-text", "copy"):
             assert each in reached
         assert "tab-srt" not in reached, "arrows lead there"
 

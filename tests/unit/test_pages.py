@@ -31,6 +31,27 @@ def test_every_file_has_its_type_and_names_no_other_host(visitor, name):
     assert addresses <= {"http://www.w3.org"}, "the name of SVG's language, which is not fetched"
 
 
+def test_browser_is_led_to_the_playground_and_a_program_gets_json(visitor):
+    browser = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+    led = visitor.get("/", headers=browser)
+
+    assert (led.status_code, led.headers["location"]) == (302, "/playground")
+    assert led.headers["vary"] == "Accept"
+    for accept in ("*/*", "application/json"):
+        assert visitor.get("/", headers={"Accept": accept}).json["service"]
+
+
+@pytest.mark.parametrize("path", ["/docs", "/playground", "/status"])
+def test_every_page_leads_to_the_others(path):
+    page = (FOLDER / f"{path.strip('/')}.html").read_text()
+    pages = re.search(r'<nav aria-label="Pages">(.*?)</nav>', page, re.DOTALL)
+
+    assert pages
+    assert re.findall(r'href="(.*?)"', pages[1]) == ["/playground", "/docs", "/status"]
+    assert f'href="{path}" aria-current="page"' in pages[1]
+
+
 @pytest.mark.parametrize("path", ["/docs", "/playground"])
 def test_page_is_one_whose_parts_are_there(visitor, path):
     page = visitor.get(path)
