@@ -8,7 +8,7 @@ SUPPLY := .run/supply/bin/python
 KEYS = [ -x $(PY) ] || { echo "Nothing is set up here yet: make run"; exit 1; }; $(PY) -m app.keys
 
 .PHONY: help run stop status restart scale reload key keys rotate revoke test test-hosts test-all lint \
-        setup-test security fuzz fuzz-api wer bench bench-gpu gpu-bundle endurance chaos alerts load \
+        setup-test security fuzz fuzz-api wer bench bench-gpu bench-host gpu-bundle endurance chaos alerts load \
         single scaling overload meetings soak web capacity audit sbom lock clean
 
 help:     ## list these commands
@@ -90,6 +90,9 @@ bench: setup-test ## compare requests a second with plain faster-whisper
 
 bench-gpu: setup-test ## measure speed, memory and words of batches on a GPU
 	@$(PY) -m tests.measure.bench_gpu $(BENCH)
+
+bench-host: setup-test ## measure what the host's processor can feed to a GPU, which is simulated
+	@$(PY) -m tests.measure.bench_host $(BENCH)
 
 gpu-bundle: setup-test ## pack what bench-gpu needs on a machine without network, in .run/gpu-bundle
 	@tests/measure/gpu_bundle.sh
