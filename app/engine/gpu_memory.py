@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,24 +20,23 @@ class Memory:
 class GpuMemory:
     """Memory reader for one GPU; counts all processes that use it.
 
-    Without NVIDIA's driver library every reading is None.
+    NVIDIA's management library counts all GPUs of the machine, whatever `CUDA_VISIBLE_DEVICES`
+    says, so only an identifier names the GPU of this process. Without the library every reading
+    is None.
 
     Args:
-        gpu: index as in nvidia-smi, or a `GPU-…` or `MIG-…` identifier; None: the first GPU.
+        uuid: identifier of the GPU or MIG instance, without its prefix.
     """
 
-    def __init__(self, gpu: str | None = None) -> None:
+    def __init__(self, uuid: str) -> None:
         self._handle: Any = None
-        try:
-            pynvml.nvmlInit()
-            gpu = gpu or "0"
-            self._handle = (
-                pynvml.nvmlDeviceGetHandleByIndex(int(gpu))
-                if gpu.isdigit()
-                else pynvml.nvmlDeviceGetHandleByUUID(gpu)
-            )
-        except pynvml.NVMLError:
-            return
+        for prefix in ("MIG-", "GPU-"):
+            try:
+                pynvml.nvmlInit()
+                self._handle = pynvml.nvmlDeviceGetHandleByUUID(prefix + uuid)
+                return
+            except pynvml.NVMLError:
+                continue
 
     def read(self) -> Memory | None:
         """Return the current memory use; None if it cannot be read."""
@@ -47,3 +47,14 @@ class GpuMemory:
         except pynvml.NVMLError:
             return None
         return Memory(int(info.used), int(info.free))
+
+    def own_bytes(self) -> int | None:
+        """Return this process's memory, CUDA's own included; None if it cannot be read."""
+        if self._handle is None:
+            return None
+        try:
+            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        except pynvml.NVMLError:
+            return None
+        own = (process.usedGpuMemory for process in processes if process.pid == os.getpid())
+        return next((int(size) for size in own if size is not None), None)

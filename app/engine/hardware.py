@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import logging
 from pathlib import Path
 
 import ctranslate2
+
+from app.engine.cuda_driver import DriverError, driver
+
+logger = logging.getLogger(__name__)
 
 # In this order: the second depends on the first and finds it by name once it is loaded.
 CUBLAS = ("libcublasLt.so.12", "libcublas.so.12")
@@ -17,8 +22,24 @@ class HardwareError(Exception):
 
 
 def gpu_count() -> int:
-    """Return the number of GPUs this process can use; 0 without a driver."""
-    return int(ctranslate2.get_cuda_device_count())
+    """Return the number of GPUs this process can use; 0 without a driver.
+
+    CTranslate2 is asked only after the driver is initialized; see `cuda_driver`.
+    """
+    try:
+        found = driver()
+    except DriverError as error:
+        logger.error("the GPU driver does not initialize error=%s", error)
+        return 0
+    if found is None or not found.count():
+        return 0
+    usable = int(ctranslate2.get_cuda_device_count())
+    if not usable:
+        logger.error(
+            "the GPU driver is too old for CTranslate2, which needs CUDA 12; driver_cuda=%d",
+            found.version(),
+        )
+    return usable
 
 
 def choose_device(wanted: str, gpus: int) -> str:
@@ -29,8 +50,8 @@ def choose_device(wanted: str, gpus: int) -> str:
     """
     if wanted == "cuda" and gpus == 0:
         raise HardwareError(
-            "DEVICE is cuda and no CUDA GPU is visible. Check nvidia-smi and GPUS, or set "
-            "DEVICE to auto or cpu."
+            "DEVICE is cuda and no CUDA GPU is visible. Check nvidia-smi, GPUS and "
+            "CUDA_VISIBLE_DEVICES, or set DEVICE to auto or cpu."
         )
     if wanted == "auto":
         return "cuda" if gpus else "cpu"

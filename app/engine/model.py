@@ -17,6 +17,7 @@ from app.engine.batching.batched_model import BatchedModel
 from app.engine.batching.device import Device
 from app.engine.batching.operation import Kind
 from app.engine.batching.request_model import RequestModel
+from app.engine.cuda_driver import driver
 from app.engine.decoding import Decoding
 from app.engine.encoder_window import FULL_FRAMES
 from app.engine.files import ModelError, find_model, one_line
@@ -75,7 +76,8 @@ class Model:
                 "choose another MODEL_SIZE, DEVICE or COMPUTE_TYPE."
             ) from error
 
-        self.gpu_memory = GpuMemory(config.worker_gpu) if self.device == "cuda" else None
+        gpu = driver() if self.device == "cuda" else None
+        self.gpu_memory = GpuMemory(gpu.uuid()) if gpu else None
         max_batch = max_batch or (config.max_batch_size if self.device == "cuda" else 1)
         # As many parts of a recording as fill the device, so that a lone request finishes soonest.
         self._parts_at_once = max(config.replicas, max_batch)

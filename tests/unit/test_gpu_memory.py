@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 
 import pynvml
@@ -13,6 +14,7 @@ from app.engine.model import Model
 from app.observability import metrics
 
 GIB = 1 << 30
+NAMES = ("MIG-7a", "GPU-8b")
 
 
 @pytest.fixture
@@ -20,25 +22,42 @@ def driver(monkeypatch):
     """NVIDIA's driver library as it answers on a machine with two GPUs."""
     asked = []
 
+    def handle(name):
+        if name not in NAMES:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return name
+
     def memory(handle):
         asked.append(handle)
         return SimpleNamespace(used=3 * GIB, free=21 * GIB)
 
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda name: name)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", handle)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", memory)
     return asked
 
 
-@pytest.mark.parametrize(("gpu", "handle"), [("1", 1), (None, 0), ("MIG-7a", "MIG-7a")])
-def test_the_workers_gpu_is_read(driver, gpu, handle):
-    assert GpuMemory(gpu).read() == Memory(used=3 * GIB, free=21 * GIB)
-    assert driver == [handle]
+@pytest.mark.parametrize("name", NAMES)
+def test_the_workers_gpu_is_read(driver, name):
+    assert GpuMemory(name[4:]).read() == Memory(used=3 * GIB, free=21 * GIB)
+    assert driver == [name]
+
+
+def test_this_process_is_found_among_those_on_the_gpu(driver, monkeypatch):
+    processes = [
+        SimpleNamespace(pid=1, usedGpuMemory=GIB),
+        SimpleNamespace(pid=os.getpid(), usedGpuMemory=2 * GIB),
+    ]
+    monkeypatch.setattr(
+        pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda handle: processes, raising=False
+    )
+    assert GpuMemory("8b").own_bytes() == 2 * GIB
+    processes.pop()
+    assert GpuMemory("8b").own_bytes() is None
 
 
 def test_a_driver_that_fails_gives_no_reading(driver, monkeypatch):
-    memory = GpuMemory()
+    memory = GpuMemory("8b")
 
     def fails(handle):
         raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
@@ -52,7 +71,7 @@ def test_without_a_driver_there_is_no_reading(monkeypatch):
         raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
     monkeypatch.setattr(pynvml, "nvmlInit", absent)
-    assert GpuMemory().read() is None
+    assert GpuMemory("8b").read() is None
 
 
 def test_metrics_show_it():
