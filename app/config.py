@@ -6,6 +6,7 @@ from here (`python -m app.config > docs/settings.md`) and a test compares the tw
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -294,11 +295,16 @@ class Config:
     worker_id: int = setting(
         1, "The number of this worker, from 1; set by Supervisor.", minimum=1, maximum=10_000
     )
-    workers: int = setting(3, "Worker processes on this machine.", minimum=1, maximum=1000)
+    workers: int = setting(
+        3,
+        "Worker processes on this machine. Without a choice `make run` starts one for each GPU "
+        "where it uses GPUs.",
+        minimum=1, maximum=1000,
+    )  # fmt: skip
     gpus: tuple[str, ...] = setting(
         (),
         "GPUs to use: comma-separated indices or `MIG-…`/`GPU-…` identifiers, assigned to the "
-        "workers in turn. Empty: all.",
+        "workers in turn. Empty: those of `CUDA_VISIBLE_DEVICES`, or all.",
     )
     lb_port: int = setting(
         8083, "The service's one port (HAProxy), on every address.", minimum=1, maximum=65_535
@@ -413,7 +419,9 @@ class Config:
                 logger.warning("setting %s is now called %s", former, name)
             if text:
                 values[each.name] = parse(each, text)
-        return cls(**values, given=frozenset(values))
+        given = frozenset(values)
+        values.setdefault("gpus", visible_gpus(found.get("CUDA_VISIBLE_DEVICES") or ""))
+        return cls(**values, given=given)
 
     # --- what follows from the settings --------------------------------------------------------
 
@@ -517,6 +525,11 @@ class Config:
 def settings() -> tuple[Field[Any], ...]:
     """The fields of `Config` that a user sets."""
     return tuple(each for each in fields(Config) if each.metadata)
+
+
+def visible_gpus(text: str) -> tuple[str, ...]:
+    """Return the entries of `CUDA_VISIBLE_DEVICES`; CUDA ignores all from `-1` on."""
+    return tuple(itertools.takewhile(lambda entry: entry != "-1", strings(text)))
 
 
 def show(value: Any) -> str:

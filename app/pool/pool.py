@@ -160,16 +160,12 @@ class Pool:
         if process.returncode != 0:
             raise PoolError("The service was not started.")
         name, folder, device, n_gpus = process.stdout.splitlines()[-4:]
-        all_gpus = tuple(map(str, range(int(n_gpus)))) if device == "cuda" else ()
-        return Pool(
-            replace(
-                self.config,
-                model_name=name,
-                model_size=folder,
-                device=device,
-                gpus=self.config.gpus or all_gpus,
-            )
-        )
+        config = replace(self.config, model_name=name, model_size=folder, device=device)
+        if device == "cuda":
+            gpus = config.gpus or tuple(map(str, range(int(n_gpus))))
+            workers = config.workers if "workers" in config.given else len(gpus)
+            config = replace(config, gpus=gpus, workers=workers)
+        return Pool(config)
 
     @property
     def balancer_conf(self) -> Path:

@@ -20,21 +20,16 @@ from app.config import Config, ConfigError
 from app.keys.keyring import Keyring
 from app.observability import log
 from app.process import close_memory, die_with_parent, leave_no_core
+from app.worker.cuda_environment import cuda_environment
 from app.worker.starts import LastErrorHandler, Starts, wait_in_view
 
 SPARE_THREADS = 16  # for health, models and refusals while all slots are in use
 
 try:
     service = Config.from_env()
+    os.environ.update(cuda_environment(service, os.environ))
 except ConfigError as error:
     sys.exit(str(error))
-
-# Number GPUs in nvidia-smi's order, not fastest first.
-os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-# Returns freed memory to the device after each call; the other allocator keeps it.
-os.environ.setdefault("CT2_CUDA_ALLOCATOR", "cuda_malloc_async")
-if service.worker_gpu is not None:
-    os.environ["CUDA_VISIBLE_DEVICES"] = service.worker_gpu
 
 bind = f"{service.worker_address}:{service.worker_port}"
 workers = 1  # one model per process; Supervisor runs several of them

@@ -75,6 +75,32 @@ def test_gpus_are_dealt_to_workers_in_turn():
     assert read({}).worker_gpu is None
 
 
+@pytest.mark.parametrize(
+    ("environ", "gpus"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": "2,3"}, ("2", "3")),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-8b,MIG-7a"}, ("GPU-8b", "MIG-7a")),
+        ({"CUDA_VISIBLE_DEVICES": "2,3", "GPUS": "1"}, ("1",)),
+        ({"CUDA_VISIBLE_DEVICES": "2,-1,3"}, ("2",)),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, ()),
+        ({"CUDA_VISIBLE_DEVICES": ""}, ()),
+    ],
+)
+def test_gpus_are_those_that_the_environment_shows_unless_named(environ, gpus):
+    found = read(environ)
+
+    assert found.gpus == gpus
+    assert ("gpus" in found.given) == ("GPUS" in environ)
+
+
+def test_a_worker_that_reads_its_own_environment_again_keeps_its_gpu():
+    second = read({"CUDA_VISIBLE_DEVICES": "2,3", "WORKER_ID": "2"})
+
+    again = read({"CUDA_VISIBLE_DEVICES": str(second.worker_gpu), "WORKER_ID": "2"})
+
+    assert again.worker_gpu == second.worker_gpu == "3"
+
+
 def test_environment_brings_back_the_same_settings():
     """What the pool hands to its processes is what it read itself."""
     found = read({"TEMPERATURE": "0,0.4", "VAD_FILTER": "no", "API_KEYS": "a,b", "GPUS": "1"})

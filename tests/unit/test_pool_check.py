@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -117,6 +118,28 @@ def test_model_or_device_that_is_not_there(capsys, only, monkeypatch, environ, s
     assert files.main() == 1
 
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("environ", "answer", "gpus", "workers"),
+    [
+        ({}, "cuda\n2", ("0", "1"), 2),
+        ({"CUDA_VISIBLE_DEVICES": "2,GPU-8b"}, "cuda\n2", ("2", "GPU-8b"), 2),
+        ({"GPUS": "3"}, "cuda\n4", ("3",), 1),
+        ({"WORKERS": "4"}, "cuda\n2", ("0", "1"), 4),
+        ({}, "cpu\n0", (), 3),
+    ],
+)
+def test_each_gpu_has_one_worker_unless_workers_says_more(
+    only, monkeypatch, environ, answer, gpus, workers
+):
+    only(environ)
+    answer = subprocess.CompletedProcess([], 0, f"tiny\n/models/tiny\n{answer}\n")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: answer)
+
+    pool = Pool(Config.from_env(env_file=None)).with_model()
+
+    assert (pool.config.gpus, pool.config.workers) == (gpus, workers)
 
 
 @pytest.mark.parametrize(
