@@ -13,10 +13,9 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-
-from dotenv import dotenv_values
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ROOT / ".env"
@@ -32,6 +31,7 @@ FORMER_NAMES = {
     "PROMPT_ECHO_MIN_CHARS": "MIN_ECHO_LETTERS",
     "LOOP_MAX_TOKENS_PER_S": "MAX_TOKENS_PER_S",
 }
+SETTING_LIKENESS = 0.8  # from which an unknown name is a misspelled setting
 FAIL_FAST_WAIT_S = 5.0  # for a slot: as long as a bot pauses before its last try
 AUDIO_BYTES_PER_S = 16_000 * 4
 SHA256 = re.compile(r"(?:[^/=]+=)?[0-9a-fA-F]{64}")
@@ -408,7 +408,7 @@ class Config:
         """
         found: dict[str, str | None] = {}
         if env_file is not None and env_file.is_file():
-            found.update(dotenv_values(env_file))
+            found.update(read_env_file(env_file))
         found.update(os.environ if environ is None else environ)
         values: dict[str, Any] = {}
         for each in settings():
@@ -520,6 +520,24 @@ class Config:
             "ASKS_FOR_KEY": show(self.asks_for_key),
             "LONGEST_REQUEST_S": str(self.longest_request_s),
         }
+
+
+def read_env_file(path: Path) -> dict[str, str | None]:
+    """Read a file of NAME=value lines.
+
+    Raises:
+        ConfigError: a name looks like a misspelled setting. Other unknown names are for other
+            programs.
+    """
+    # Imported here: the playbooks import this module where only ansible-core is installed.
+    from dotenv import dotenv_values
+
+    values = dotenv_values(path)
+    known = {each.name.upper() for each in settings()}
+    for name in values.keys() - known - {*FORMER_NAMES.values()}:
+        if meant := get_close_matches(name, known, 1, SETTING_LIKENESS):
+            raise ConfigError(f"{path}: {name} is no setting; did you mean {meant[0]}?")
+    return values
 
 
 def settings() -> tuple[Field[Any], ...]:

@@ -19,6 +19,17 @@ def test_every_setting_has_its_default_without_an_environment():
     assert read({"BEAM_SIZE": " "}) == Config(), "an empty variable is no choice"
 
 
+def test_a_misspelled_setting_of_the_env_file_stops_the_start(tmp_path):
+    env_file = tmp_path / ".env"
+    env_file.write_text("WORKERZ=2\n")
+    with pytest.raises(ConfigError, match="WORKERZ is no setting; did you mean WORKERS"):
+        read({}, env_file)
+
+    env_file.write_text("HF_HOME=/models\nCUDA_VISIBLE_DEVICES=0\nPROMPT_STEP=4\n")
+
+    assert read({}, env_file).prompt_length_multiple == 4, "other programs' names are theirs"
+
+
 def test_environment_wins_over_the_env_file(tmp_path):
     env_file = tmp_path / ".env"
     env_file.write_text("BEAM_SIZE=3\nMODEL_SIZE=small  # a comment\n")
