@@ -83,6 +83,7 @@ class Fleet:
     gpu_hosts: list[str]
     balancers: list[str]
     variables: dict[str, Any] = field(default_factory=dict)
+    monitoring: list[str] = field(default_factory=list)
 
     def hosts(self, *words: str) -> str:
         """`tests/deploy/hosts/hosts.sh`; returns what it says."""
@@ -112,8 +113,12 @@ class Fleet:
 
     def inventory(self) -> Path:
         """The inventory as a file."""
-        named = [*self.gpu_hosts, *self.balancers]
-        groups = {"gpu_hosts": self.gpu_hosts, "load_balancers": self.balancers}
+        groups = {
+            "gpu_hosts": self.gpu_hosts,
+            "load_balancers": self.balancers,
+            "monitoring": self.monitoring,
+        }
+        named = [name for names in groups.values() for name in names]
         path = self.folder / "inventory.json"
         path.write_text(
             json.dumps(
@@ -198,14 +203,21 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     net = f"10.84.{os.getpid() % 200}"
     made = Fleet(tmp_path_factory.mktemp("fleet"), net, ["gpu1"], ["lb1"])
     try:
-        made.hosts("up", "gpu1", "gpu2", "lb1", "lb2", "solo")
+        made.hosts("up", "gpu1", "gpu2", "lb1", "lb2", "solo", "watch")
         for name in ("gpu1", "gpu2", "solo"):
             made.on(name, f"cat >/usr/bin/nvidia-smi <<'END'\n{STUB}END\n"
                           "chmod +x /usr/bin/nvidia-smi; echo '0, 24000' >/etc/gpus")  # fmt: skip
+        made.dry = made.play("site.yml", "--check")  # type: ignore[attr-defined]
         made.first = made.play("site.yml")  # type: ignore[attr-defined]
         yield made
     finally:
         made.hosts("down")
+
+
+def test_dry_run_on_bare_hosts_says_what_would_be_done(fleet):
+    assert fleet.dry.code == 0, fleet.dry.text
+    assert "lb1: haproxy, curl would be installed." in fleet.dry.text
+    assert fleet.dry.count("changed") > 0
 
 
 def test_first_run_serves(fleet):
@@ -229,6 +241,21 @@ def test_dry_run_says_what_a_change_would_be(fleet):
     assert "BEAM_SIZE" not in fleet.on("gpu1", "cat /etc/transcription/env")
 
 
+def test_configuration_that_haproxy_refuses_replaces_nothing(fleet):
+    before = fleet.on("lb1", "cat /etc/haproxy/transcription/*.cfg | sha256sum")
+
+    wrong = {"haproxy_settings": {"LB_PORT": 80830}}
+    for words in ([], ["--check"]):
+        refused = fleet.play("site.yml", "--tags", "haproxy", *words, **wrong)
+        assert refused.code != 0
+        assert "HAProxy refuses the new configuration" in refused.text
+        assert "80830" in refused.text, "its own sentence"
+
+    assert fleet.on("lb1", "cat /etc/haproxy/transcription/*.cfg | sha256sum") == before
+    fleet.on("lb1", "systemctl restart haproxy")
+    assert until(lambda: fleet.workers_up() == 1, 30)
+
+
 def test_workers_are_for_the_balancers_alone(fleet):
     with pytest.raises(httpx.ConnectTimeout):
         httpx.get(f"http://{fleet.address('gpu1')}:8001/health", timeout=2)
@@ -236,6 +263,17 @@ def test_workers_are_for_the_balancers_alone(fleet):
     seen = fleet.on("lb1", "python3 -c \"import urllib.request as u; print(u.urlopen("
                            f"'http://{fleet.address('gpu1')}:8001/health').status)\"")  # fmt: skip
     assert seen == "200"
+    fleet.on("gpu1", "systemd-run --quiet --unit=other python3 -m http.server 8080")
+    assert until(lambda: answers(f"http://{fleet.address('gpu1')}:8080"), 10), "others' ports stay"
+    fleet.on("gpu1", "systemctl stop other")
+
+
+def answers(url: str) -> bool:
+    """Whether something listens there."""
+    try:
+        return httpx.get(url, timeout=2).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def test_secrets_are_for_the_service_alone(fleet):
@@ -256,40 +294,56 @@ def test_unit_may_do_little(fleet):
 
 
 @pytest.mark.parametrize(
-    ("before", "extra", "sentence"),
+    ("before", "extra", "sentences"),
     [
-        ("true", {"service_base_port": 22}, "Port 22 of gpu1 is in use"),
-        ("true", {"haproxy_settings": {"LB_PORT": 22}}, "Port 22 of lb1 is in use"),
-        (": >/etc/gpus", {"service_device": "cuda"}, "shows no GPU on gpu1"),
         (
-            "echo 0, 2000 >/etc/gpus",
-            {"service_device": "cuda", "service_model": "large-v3"},
-            "has 2000 MB",
+            "true",
+            {
+                "service_base_port": 22,
+                "haproxy_settings": {"LB_PORT": 22},
+                "service_api_keys": ["another-key"],
+                "service_settings": {"NO_SUCH": 1, "WORKERZ": 2, "GPUS": "0"},
+                "servce_workers": 2,
+                "service_model": "small",
+                "service_model_source": "",
+                "haproxy_tls_pem": "no certificate",
+            },
+            [
+                "Port 22 of gpu1 is in use",
+                "Port 22 of lb1 is in use",
+                "service_api_keys no longer has the key of key-1, which clients use now",
+                "NO_SUCH is no setting.",
+                "WORKERZ is no setting; did you mean WORKERS?",
+                "GPUS follows from service_gpus",
+                "servce_workers is no variable of the roles; did you mean service_workers?",
+                "gpu1 has no model small and does not reach the model hub",
+                "haproxy_tls_pem has no certificate",
+            ],
         ),
-        ("rm /opt/transcription/current", {"service_disk_mb": 99_999_999}, "MB free in"),
-        ("true", {"service_api_keys": []}, "service_api_keys is empty"),
-        ("true", {"service_settings": {"NO_SUCH": 1}}, "NO_SUCH is no setting"),
-        ("true", {"service_settings": {"GPUS": "0"}}, "GPUS follows from"),
         (
-            "rm /etc/os-release; printf 'ID=alpine\\nNAME=Alpine\\n' >/etc/os-release",
-            {},
-            "Debian or Ubuntu is needed",
+            ": >/etc/gpus; rm /etc/os-release; printf 'ID=alpine\\nNAME=Alpine' >/etc/os-release",
+            {"service_device": "cuda", "service_api_keys": []},
+            [
+                "shows no GPU on gpu1",
+                "Debian or Ubuntu is needed",
+                "service_api_keys is empty here, but the hosts have keys",
+            ],
+        ),
+        (
+            "echo 0, 2000 >/etc/gpus; rm /opt/transcription/current",
+            {
+                "service_device": "cuda",
+                "service_model": "large-v3",
+                "service_disk_mb": 99_999_999,
+                "service_model_source": "/nowhere",
+            },
+            ["has 2000 MB", "MB free in", "service_model_source: /nowhere holds no CTranslate2"],
         ),
     ],
-    ids=[
-        "port",
-        "clients-port",
-        "gpu",
-        "gpu-memory",
-        "disk",
-        "key",
-        "setting",
-        "reserved",
-        "system",
-    ],
+    ids=["inventory", "host", "room"],
 )
-def test_reason_not_to_begin_is_a_sentence(fleet, before, extra, sentence):
-    """Said before anything is changed."""
+def test_every_reason_not_to_begin_is_said_once(fleet, before, extra, sentences):
+    """Before anything is changed."""
     keep = "cp -P /etc/os-release /opt/transcription/current /etc/gpus /root/keep/"
     fleet.on("gpu1", f"mkdir -p /root/keep && {keep} && {{ {before}; }}")
     try:
@@ -298,21 +352,58 @@ def test_reason_not_to_begin_is_a_sentence(fleet, before, extra, sentence):
         fleet.on("gpu1", "cd /root/keep && cp -P --remove-destination os-release gpus /etc/ && "
                          "cp -P --remove-destination current /opt/transcription/")  # fmt: skip
 
+    said = " ".join(stopped.text.split())
     assert stopped.code != 0
-    assert sentence in " ".join(stopped.text.split())
+    assert {sentence: said.count(sentence) for sentence in sentences} == dict.fromkeys(sentences, 1)
+    assert "evaluated_to" not in said
     assert stopped.count("changed") == 0, stopped.text
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ({}, "Name the hosts: -e drain=HOST"),
+        ({"drain": "gpu11"}, "gpu11 is no GPU host of the inventory; did you mean gpu1?"),
+        ({"drain": "gpu1", "state": "redy"}, "state is redy; it is drain or ready."),
+    ],
+)
+def test_a_drain_of_nothing_is_refused(fleet, extra, sentence):
+    refused = fleet.play("drain.yml", **extra)
+
+    assert refused.code != 0
+    assert sentence in refused.text
 
 
 def test_more_hosts_and_workers_under_load(fleet):
     """A host that is new in the inventory, and two workers on each in place of one."""
     fleet.gpu_hosts = ["gpu1", "gpu2"]
     fleet.variables = {"service_workers": 2}
+    fleet.monitoring = ["watch"]
     with fleet.load() as load:
         more = fleet.play("site.yml")
 
     assert more.code == 0, more.text
     assert load.failed == {}
     assert until(lambda: fleet.workers_up() == 4, 30)
+    assert until(
+        lambda: scraped(fleet) == {"transcription-workers": 4, "transcription-hosts": 3}, 60
+    )
+    assert "TranscriptionNoWorker" in asked(fleet, "rules")
+    fleet.monitoring = []
+
+
+def asked(fleet: Fleet, path: str) -> str:
+    """What Prometheus answers; it listens on the loopback address."""
+    url = f"http://127.0.0.1:9090/api/v1/{path}"
+    return fleet.on("watch", f"python3 -c \"from urllib.request import *; "
+                             f"print(urlopen('{url}').read().decode())\"")  # fmt: skip
+
+
+def scraped(fleet: Fleet) -> dict[str, int]:
+    """How many targets of each job Prometheus reaches."""
+    targets = json.loads(asked(fleet, "targets"))["data"]["activeTargets"]
+    jobs = [target["labels"]["job"] for target in targets if target["health"] == "up"]
+    return {job: jobs.count(job) for job in jobs}
 
 
 def source(fleet: Fleet, name: str, change: str) -> str:
@@ -327,6 +418,8 @@ def source(fleet: Fleet, name: str, change: str) -> str:
             shutil.copyfile(ROOT / part, target)
     with (copy / "app" / "main.py").open("a") as file:
         file.write(f"\n{change}\n")
+    with (copy / "app" / "pages" / "status.html").open("a") as file:
+        file.write(f"<!-- {name} -->\n")
     return str(copy)
 
 
@@ -343,6 +436,7 @@ def test_new_release_and_back_under_load(fleet):
     with fleet.load() as load:
         deployed = fleet.play("deploy.yml", service_source=fresh)
         new = release(fleet)
+        page = httpx.get(fleet.url() + "/status").text
         began = time.monotonic()
         back = fleet.play("rollback.yml")
         elapsed = time.monotonic() - began
@@ -352,6 +446,8 @@ def test_new_release_and_back_under_load(fleet):
     assert back.code == 0, back.text
     assert [release(fleet, host) for host in fleet.gpu_hosts] == [old, old]
     assert load.failed == {}
+    assert "<!-- fresh -->" in page, "the balancers are of the new release"
+    assert "<!-- fresh -->" not in httpx.get(fleet.url() + "/status").text, "and back"
     # Half a minute a host on 2 idle cores; longer than this, something waited for its limit.
     assert elapsed < 150 * len(fleet.gpu_hosts)
 
@@ -403,8 +499,24 @@ def test_report(fleet):
 
     assert told.code == 0, told.text
     assert told.count("changed") == 0
-    assert "0, 24000" in told.text
-    assert "gpu2-2 UP" in told.text
+    table = [line.split() for line in told.text.splitlines() if " ok: transcribes" in line]
+    assert [row[0] for row in table] == ["gpu1", "gpu1", "gpu2", "gpu2", "lb1"]
+    assert release(fleet).rsplit("/", 1)[1] in told.text
+
+
+def test_report_without_a_key_and_with_a_host_that_is_ill(fleet):
+    fleet.on("gpu2", "systemctl stop transcription")
+
+    told = fleet.play("check.yml", service_api_keys=[])
+
+    assert told.code != 0
+    assert (
+        told.text.count("ok: healthy; service_api_keys is empty, so nothing was transcribed") == 2
+    )
+    assert "gpu2-1 does not serve: it does not answer" in told.text
+    assert "not up: gpu2-1, gpu2-2" in told.text
+    fleet.on("gpu2", "systemctl start transcription")
+    assert until(lambda: fleet.workers_up() == 4, 120)
 
 
 def test_fewer_hosts_and_workers_under_load(fleet):
@@ -459,12 +571,15 @@ def holders(fleet: Fleet, address: str) -> list[str]:
 
 def test_one_machine(fleet):
     """A host that is both; its workers listen on the loopback address. Then nothing is left."""
-    solo = Fleet(fleet.folder, fleet.net, ["solo"], ["solo"], {"service_workers": 2})
+    closed = {"firewall_close_other_ports": True, "firewall_ssh_port": 2222}
+    solo = Fleet(fleet.folder, fleet.net, ["solo"], ["solo"], {"service_workers": 2} | closed)
     installed = solo.play("site.yml")
 
     assert installed.code == 0, installed.text
     assert "cold-hearted" in solo.text(solo.url())
-    assert "127.0.0.1:8002" in solo.on("solo", "ss -Hltn")
+    assert "127.0.0.1:8002" in solo.on("solo", "ss -Hltn"), "ssh works, on the port in use"
+    solo.on("solo", "systemd-run --quiet --unit=other python3 -m http.server 8080")
+    assert not answers(f"http://{solo.address('solo')}:8080")
     with solo.load() as load:
         changed = solo.play("deploy.yml", service_source=source(fleet, "solo", "# Another."))
     assert changed.code == 0, changed.text
