@@ -14,11 +14,6 @@ Rows, on the same recordings (1 to 11 s) and options (beam 5, words, VAD):
 The case `path` compares one 10 s WAV through the whole service (HAProxy, Gunicorn, Falcon,
 multipart, WAV), with nothing else going on, to the same samples given to an engine in this process.
 The case `sandbox` compares decoding an upload in a process of its own to decoding it in this one.
-and through HTTP, with as many clients that send windows of 2 to 30 s (case `former`):
-
-    former   a model of the design before this one, see tests/measure/former.py
-    service  this service as `make run` starts it
-    adaptive the same with ENCODER_WINDOW=adaptive
 
 Rounds of all rows alternate, so that a change of the machine's speed meets all of them; the
 table shows medians, and ratios taken round by round. Writes .run/bench.json and .run/bench.png.
@@ -39,7 +34,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import faster_whisper
 import httpx
@@ -62,7 +56,7 @@ from tests.support.stack import Stack
 
 LEVELS = (1, 2, 4, 8, 16, 32)
 CORES = len(os.sched_getaffinity(0))
-CASES = ("known", "detected", "path", "sandbox", "former")
+CASES = ("known", "detected", "path", "sandbox")
 PATH_ROUNDS = 60
 SANDBOX_ROUNDS = 60
 SANDBOX_PAUSE_S = 0.05
@@ -299,50 +293,6 @@ def show(case: str, title: str, measured: list[Measured]) -> list[dict[str, obje
     return lines
 
 
-def beside_former(rounds: int, clients: int = 8, seconds: float = 25.0) -> list[dict[str, object]]:
-    """Print and return what this service and the former design answer under one load.
-
-    Rounds of all sides alternate. Meetings of both:
-    python -m tests.measure.load meetings --sides ...
-    """
-    # Here, since chaos and others import this module and need none of it.
-    from tests.measure.load import side
-    from tests.measure.load.modes import Session
-    from tests.measure.load.run import Load
-
-    steps: dict[str, list[Any]] = {name: [] for name in ("former", "service", "adaptive")}
-    for turn in range(rounds):
-        for name, found in steps.items():
-            with tempfile.TemporaryDirectory() as folder:
-                session = Session(Path(folder), seconds)
-                with session.started(name, MODEL_SIZE=str(models.tiny_en())) as target:
-                    load = Load(clients, seconds)
-                    found.append(session.measure(target, load, f"{name}, round {turn + 1}"))
-    assert set(steps) == set(side.SIDES)
-    print(f"\nWhisper tiny.en, int8, through HTTP, {clients} clients, windows of 2 to 30 s")
-    print(
-        ("{:9}" + "{:>10}" * 6).format("row", "req/s", "audio s/s", "p50", "p95", "refused", "vs")
-    )
-    lines = []
-    for name, found in steps.items():
-        line = {
-            "case": "former", "clients": clients, "row": name,
-            "requests_per_s": statistics.median(one.figures.requests_per_s for one in found),
-            "audio_s_per_s": statistics.median(one.figures.audio_s_per_s for one in found),
-            "p50_s": statistics.median(one.figures.success_s.p50 for one in found),
-            "p95_s": statistics.median(one.figures.success_s.p95 for one in found),
-            "refused": statistics.median(one.figures.rates["refused"] for one in found),
-            "ratio_to_former": statistics.median(
-                one.figures.requests_per_s / other.figures.requests_per_s
-                for one, other in zip(found, steps["former"], strict=True)),
-            "mismatches": [one.mismatch for one in found if one.mismatch],
-        }  # fmt: skip
-        lines.append(line)
-        cells = [value for value in line.values() if isinstance(value, float)]
-        print(("{:9}" + "{:>10.2f}" * 6).format(name, *cells))
-    return lines
-
-
 def plot(lines: list[dict[str, object]], target: Path) -> None:
     """Requests a second over clients, a picture a case."""
     matplotlib.use("Agg")
@@ -394,7 +344,7 @@ def main() -> None:
     about = machine()
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     lines, runs = [], []
-    for case in [one for one in chosen.cases if one != "former"]:
+    for case in chosen.cases:
         if case == "path":
             lines.append(path(models.tiny_en()))
             continue
@@ -409,8 +359,6 @@ def main() -> None:
         runs += [asdict(one) | {"texts": None} for one in measured]
     if lines:
         plot(lines, ROOT / ".run" / "bench.png")
-    if "former" in chosen.cases:
-        lines += beside_former(chosen.rounds)
     write("bench", {"machine": about, "lines": lines, "runs": runs})
 
 

@@ -4,7 +4,7 @@
     make load scaling                   1 to N workers
     make load overload                  twice what the service can do
     make load meetings                  the most meetings within the aim
-    make load meetings ARGS="--sides service adaptive former"
+    make load meetings ARGS="--sides service adaptive"
     make load soak                      20 minutes; does anything grow?
     make load web                       locust's own page on port 8089
     make capacity                       the figures and settings of this machine

@@ -66,7 +66,7 @@ class Session:
             yield self.running
             return
         with side.started(name, self.folder / "run", **own) as (target, settings):
-            if name == "service" or (name != "former" and not self.settings):
+            if name == "service" or not self.settings:
                 self.settings = settings
                 self.service = about.service(target.url)
             yield target
@@ -213,11 +213,6 @@ def meetings(session: Session, sides: Sequence[str], aim: Aim, start: int) -> Re
         "aim": f"95 % of the speech has its text within {aim.p95_s:g} s, at most "
         f"{aim.lost:.0%} of the windows lost",
         **{f"{name}: meetings": n for name, n in most.items()},
-        **{
-            f"{name}: times the former design": n / most["former"]
-            for name, n in most.items()
-            if name != "former" and most.get("former")
-        },
         **{
             f"{name}: CPU seconds for each second of speech": share
             for name in sides

@@ -1,4 +1,4 @@
-"""The services that can be measured: this one on free ports, one that runs already, the former."""
+"""The services that can be measured: this one on free ports, and one that runs already."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.config import Config, settings
-from tests.measure.former import Former
 from tests.measure.load import about
 from tests.measure.load.counters import Target
-from tests.support import models
 from tests.support.stack import Stack
 
 # name -> settings that differ from the defaults
 SERVICES = {"service": {}, "adaptive": {"ENCODER_WINDOW": "adaptive"}}
-SIDES = (*SERVICES, "former")
+SIDES = tuple(SERVICES)
 OWN_PORTS = ("LB_PORT", "STATS_PORT", "WORKER_BASE_PORT", "RUN_DIR", "WORKER_ID")
 
 
@@ -41,14 +39,6 @@ def started(side: str, folder: Path, **own: str) -> Iterator[tuple[Target, dict[
     Args:
         own: settings of this run alone.
     """
-    if side == "former":
-        workers = int(own.get("WORKERS", "3"))
-        model = Path(own.get("MODEL_SIZE") or chosen().get("MODEL_SIZE") or models.tiny_en())
-        threads = int(own.get("CPU_THREADS", "0"))
-        with Former.started(folder / "former", model, workers, threads) as former:
-            told = {"WORKERS": str(workers), "MODEL_SIZE": str(model), "CPU_THREADS": str(threads)}
-            yield Target(side, former.url, former.stats_url, pids=former.pids), told
-        return
     wanted = chosen() | SERVICES[side] | own
     with Stack.started(folder / f"run-{side}-{wanted.get('WORKERS', '')}", **wanted) as stack:
         yield of(stack, side), wanted
