@@ -23,6 +23,8 @@ class HeldModel:
     gpus = 0
     replicas = 1
     gpu_memory = None
+    multilingual = True
+    translates = True
     device_threads: Device
 
     def __init__(self) -> None:
