@@ -5,7 +5,8 @@ PYTHON ?= python3
 export PYTHON
 PY := .venv/bin/python
 SUPPLY := .run/supply/bin/python
-KEYS = [ -x $(PY) ] || { echo "Nothing is set up here yet: make run"; exit 1; }; $(PY) -m app.keys
+IS_SET_UP = [ -x $(PY) ] || { echo "Nothing is set up here yet. Start the service with: make run" >&2; exit 1; }
+KEYS = $(IS_SET_UP); $(PY) -m app.keys
 
 .PHONY: help run stop status restart scale reload key keys rotate revoke test test-hosts test-all lint \
         setup-test security fuzz fuzz-api wer bench bench-gpu bench-host gpu-bundle endurance chaos alerts load \
@@ -22,16 +23,16 @@ stop:     ## stop the service that runs from this folder
 	@[ -x $(PY) ] || exit 0; $(PY) -m app.pool stop
 
 status:   ## show the processes and the balancer's view of them
-	@[ -x $(PY) ] || { echo "Nothing is set up here yet: make run"; exit 1; }; $(PY) -m app.pool status
+	@$(IS_SET_UP); $(PY) -m app.pool status
 
 restart:  ## restart the workers one at a time, without a failed request
-	@$(PY) -m app.pool restart
+	@$(IS_SET_UP); $(PY) -m app.pool restart
 
 scale:    ## change the number of workers of the running service: make scale WORKERS=4
-	@$(PY) -m app.pool scale
+	@$(IS_SET_UP); $(PY) -m app.pool scale
 
 reload:   ## reload the balancer's configuration
-	@$(PY) -m app.pool reload
+	@$(IS_SET_UP); $(PY) -m app.pool reload
 
 key:      ## create a key and print it once: make key NAME=meetings [REQUESTS_PER_MINUTE=N] [CONCURRENT_REQUESTS=N]
 	@$(KEYS) create "$(NAME)" \

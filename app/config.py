@@ -343,14 +343,16 @@ class Config:
         0, "Transcription requests a minute for each key, or for each address without one; further "
         "ones get 429. 0: no limit.", minimum=0, maximum=1_000_000,
     )  # fmt: skip
-    run_dir: Path = setting(Path(".run"), "Sockets, pid files and rendered configuration.")
+    run_dir: Path = setting(
+        Path(".run"), "Sockets, pid files, rendered configuration and `service.log`."
+    )
     log_level: str = setting(
         "info", "The lowest level that is logged.", choices=("debug", "info", "warning", "error")
     )
     log_format: str = setting(
         "auto",
         "Format of the workers' log: `json`, one object on each line; `text`, for people; `auto`: "
-        "text when `make run` writes to a terminal, else JSON.",
+        "text when `make run` has a terminal, else JSON.",
         choices=("auto", "json", "text"),
     )
 

@@ -1,9 +1,10 @@
-"""Call the kernel and the C library for one process: signals, core dumps, freed memory."""
+"""Ask the kernel and the C library about a process: signals, children, core dumps, freed memory."""
 
 from __future__ import annotations
 
 import ctypes
 import resource
+from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4  # from <sys/prctl.h>
 
@@ -11,6 +12,15 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4  # from <sys/prctl.h>
 def die_with_parent(death_signal: int) -> None:
     """Have the kernel signal this process when its parent exits for any reason."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, death_signal)
+
+
+def children(pid: int) -> list[int]:
+    """Return the pids of a process's children; none if it has ended."""
+    try:
+        words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [int(word) for word in words]
 
 
 def leave_no_core() -> None:

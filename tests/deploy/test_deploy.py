@@ -16,13 +16,15 @@ from supervisor.options import ProcessConfig, ServerOptions
 
 from app.api.middleware import KEY_NAMES
 from app.config import ROOT, Config, settings
-from app.pool.pool import (
+from app.pool.environment import environment, find_haproxy, unit_environment
+from app.pool.render import (
     BALANCER_CONF,
     SUPERVISOR_CONF,
-    Pool,
-    find_haproxy,
+    balancer,
     render,
-    render_balancer,
+    supervisor_conf,
+    write_balancer,
+    write_supervisor,
 )
 
 UNIT = ROOT / "deploy/systemd/transcription.service"
@@ -67,7 +69,7 @@ def test_rendering_the_default_number_changes_nothing_but_comments():
     def lines(text: str) -> list[str]:
         return [line for line in text.splitlines() if line.strip() and not is_comment(line)]
 
-    rendered = render_balancer(Config().worker_ports)
+    rendered = balancer(Config().worker_ports)
 
     assert lines(rendered) == lines(BALANCER_CONF.read_text())
 
@@ -80,11 +82,10 @@ def test_balancers_defaults_are_the_settings_own(monkeypatch):
     """A number that stands in the file is the setting's default, by the setting's name."""
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
     monkeypatch.setattr("resource.getrlimit", lambda limit: (1 << 20, 1 << 20))
-    pool = Pool(Config())
-    environment = pool.environment() | {"RUN_DIR": "/run/haproxy"}
+    own = environment(Config()) | {"RUN_DIR": "/run/haproxy"}
     used = dict(re.findall(r"\$\{([A-Z_]+)-([^}]*)\}", BALANCER_CONF.read_text()))
 
-    assert used == {name: environment[name] for name in used}
+    assert used == {name: own[name] for name in used}
     assert "MAX_CONCURRENT_TRANSCRIPTIONS" in used
     assert "LB_PORT" in used
 
@@ -104,7 +105,7 @@ def test_supervisor_reads_only_what_the_pool_gives():
     parser.read_string(render(SUPERVISOR_CONF, numbers=range(1, 6)))
     used = names_used(SUPERVISOR_CONF.read_text())
 
-    assert used <= set(Pool(Config()).environment())
+    assert used <= set(environment(Config()))
     assert [parser[f"program:worker_{n}"]["environment"] for n in range(1, 6)] == [
         f'WORKER_ID="{n}"' for n in range(1, 6)
     ]
@@ -119,7 +120,8 @@ def misread(tmp_path, monkeypatch):
     folder.mkdir()
     for name in ("app", "deploy"):
         (folder / name).symlink_to(ROOT / name)
-    monkeypatch.setattr("app.pool.pool.ROOT", folder)
+    monkeypatch.setattr("app.pool.environment.ROOT", folder)
+    monkeypatch.setattr("app.pool.render.ROOT", folder)
     return folder
 
 
@@ -128,19 +130,19 @@ def test_pool_in_a_folder_of_any_name(misread, monkeypatch):
     shown = misread / "shown"
     shown.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     shown.chmod(0o700)
-    pool = Pool(Config(workers=1, api_token="a-key"))
-    pool.run_dir.mkdir()
-    pool.render_balancer()
-    pool.render_supervisor()
-    own = pool.environment() | {"PYTHON": str(shown), "HAPROXY": str(shown)}
+    config = Config(workers=1, api_token="a-key")
+    (misread / ".run").mkdir()
+    write_balancer(config)
+    write_supervisor(config)
+    own = environment(config) | {"PYTHON": str(shown), "HAPROXY": str(shown)}
     for name, value in own.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(misread)
     supervisor = ServerOptions()
-    supervisor.realize(["-c", str(pool.supervisor_conf)])
+    supervisor.realize(["-c", str(supervisor_conf(config))])
 
     assert supervisor.configroot.supervisord.server_configs[0]["file"] == str(
-        pool.run_dir / "supervisor.sock"
+        misread / ".run" / "supervisor.sock"
     )
     haproxy, worker = (
         program for group in supervisor.process_group_configs for program in group.process_configs
@@ -181,7 +183,7 @@ def test_stopping_limits_are_ordered():
     """Gunicorn's patience ends before Supervisor's, or work would be cut off."""
     config = Config(drain_timeout_s=33)
 
-    assert int(Pool(config).environment()["STOP_WAIT_S"]) > config.drain_timeout_s
+    assert int(environment(config)["STOP_WAIT_S"]) > config.drain_timeout_s
 
 
 def test_units_limit_is_the_last():
@@ -189,7 +191,7 @@ def test_units_limit_is_the_last():
     unit = re.search(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.M)
 
     assert unit
-    assert int(unit[1]) > int(Pool(Config()).environment()["STOP_WAIT_S"])
+    assert int(unit[1]) > int(environment(Config())["STOP_WAIT_S"])
 
 
 def test_unit_leaves_a_gpu_reachable():
@@ -225,13 +227,13 @@ def system_calls(name: str) -> set[str]:
 def test_supervisor_under_systemd_gets_no_settings():
     """Each worker reads them from its release when it starts; secrets are in no environment."""
     config = Config(api_token="a-secret", beam_size=3, run_dir=Path("/run/transcription"))
-    environment = Pool(config).unit_environment()
+    own = unit_environment(config)
     used = names_used(SUPERVISOR_CONF.read_text())
 
-    assert used <= set(environment)
-    assert environment["LOG_FILE"] == "syslog"
-    assert "a-secret" not in environment.values()
-    assert "BEAM_SIZE" not in environment
+    assert used <= set(own)
+    assert own["LOG_FILE"] == "syslog"
+    assert "a-secret" not in own.values()
+    assert "BEAM_SIZE" not in own
 
 
 @pytest.mark.parametrize("path", REQUIREMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -286,7 +288,7 @@ def test_settings_are_read_from_the_environment_in_one_place():
         for path in (ROOT / "app").rglob("*.py")
         if re.search(r"os\.environ(\.get|\[[^]]*\](?! *=))|getenv", path.read_text())
     ]
-    assert readers == ["pool.py"], "the pool looks along PATH for HAProxy"
+    assert readers == ["environment.py"], "the pool looks along PATH for HAProxy"
 
 
 def test_every_setting_is_used():

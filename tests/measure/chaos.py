@@ -30,7 +30,7 @@ import httpx
 import numpy as np
 
 from app.config import ROOT
-from app.pool.pool import children
+from app.process import children
 from tests.measure import bench
 from tests.support import models
 from tests.support.client import TRANSCRIPTIONS

@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from app.pool.pool import children
+from app.process import children
 from tests.measure.load.figures import growth
 from tests.measure.load.soak import DESCRIPTORS, LEAST_S, Series, processes
 from tests.support import models

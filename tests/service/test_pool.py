@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from app.pool.pool import children
-from app.pool.rollout import Balancer, RolloutError
+from app.pool.haproxy_admin import Balancer, RolloutError
+from app.process import children
 from tests.support.steady import Load
 from tests.support.victim import CALL_LIMIT_S, LARGE, WINDOW, leavers, wedge, worker_id
 from tests.support.waiting import LIMIT_S, until
@@ -143,11 +143,7 @@ def test_worker_that_ends_before_it_is_ready_waits_and_says_why(victim):
 
 
 def test_scale_wants_a_number(victim):
-    victim.stack.settings.pop("WORKERS")
-    try:
-        told = victim.command("scale")
-    finally:
-        victim.stack.settings["WORKERS"] = "2"
+    told = victim.command("scale")
 
     assert told.returncode == 1
     assert "make scale WORKERS=4" in told.stdout

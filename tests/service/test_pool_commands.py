@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -57,13 +60,17 @@ def failing(call: Callable[..., object], *arguments: object) -> None:
 
 class TestPoolCommands:
     def test_stop_and_status(self, tmp_path):
+        """In a shell that knows only RUN_DIR; and the terminal stays calm all the time."""
         with Stack.started(tmp_path, WORKERS="1") as running:
-            settings = running.settings
+            settings = {"RUN_DIR": running.settings["RUN_DIR"]}
+            example = running.shown[4]
+            words = subprocess.check_output(shlex.split(example), cwd=ROOT, text=True)
             status = pool("status", **settings)
             second = pool("run", **settings)
             pids = running.processes()
             stopped = pool("stop", **settings)
             assert running.process.wait(COMMAND_S) == 0
+            assert until(lambda: running.shown[-1] == "Stopped.\n"), running.terminal
 
         assert status.returncode == 0
         assert "worker_1" in status.stdout
@@ -71,6 +78,17 @@ class TestPoolCommands:
         assert second.returncode == 1
         assert "already runs" in second.stdout
         assert stopped.returncode == 0
+        assert stopped.stdout.splitlines()[-1] == "Stopped."
+        assert len(stopped.stdout.splitlines()) == 2
+        model, starting, workers, ready, _, pages, how_to_stop, _ = running.shown
+        assert re.match(r"Model: tiny\.en, \d+ MB, on the CPU", model)
+        assert f"log: {tmp_path}/service.log" in starting
+        assert workers == "Workers ready: 1/1\n"
+        assert ready.startswith("Ready after")
+        assert "cold-hearted" in json.loads(words)["text"]
+        assert f"{running.url.replace('http://', '')}/playground" in pages
+        assert "Ctrl-C" in how_to_stop
+        assert "supervisord started" in running.log
         assert not [pid for pid in pids if alive(pid)]
         assert pool("status", **settings).returncode == 1
         assert pool("stop", **settings).returncode == 0
@@ -92,7 +110,7 @@ class TestPoolCommands:
             assert until(lambda: busy.metric(1, "transcription_slots_in_use") == 1)
             pids = busy.processes()
             busy.process.send_signal(signal.SIGINT)
-            assert until(lambda: "Once more ends them" in busy.log)
+            assert until(lambda: "Ctrl-C again ends them" in busy.terminal)
             busy.process.send_signal(signal.SIGINT)
             busy.process.wait(DRAIN_S / 2)
             request.join(DRAIN_S / 2)
@@ -164,4 +182,6 @@ class TestStartsThatCannotWork:
         refused = pool("run", RUN_DIR=str(tmp_path), MODEL_SIZE=str(broken), **ports(3))
 
         assert refused.returncode == 1
-        assert f"The model in {broken} could not be loaded" in refused.stdout
+        assert refused.stdout.splitlines()[-1].startswith(
+            f"The model in {broken} could not be loaded"
+        )

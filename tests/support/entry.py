@@ -16,7 +16,9 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.config import ROOT, Config
-from app.pool.pool import Pool
+from app.pool.environment import environment as pool_environment
+from app.pool.keys_map import keep_keys
+from app.pool.render import balancer_conf, write_balancer
 from tests.support.client import TRANSCRIPTIONS
 from tests.support.http import HTTP
 from tests.support.ports import ports
@@ -46,19 +48,18 @@ class Entry:
         """
         own = ports(workers) | {"RUN_DIR": str(run_dir), "WORKERS": str(workers)} | settings
         config = Config.from_env(own, env_file=None)
-        pool = Pool(config)
         run_dir.mkdir(parents=True, exist_ok=True)
-        pool.render_balancer()
+        write_balancer(config)
         stubs = [
             StubWorker(number, port) for number, port in enumerate(config.worker_ports, start=1)
         ]
         entry = cls(own, stubs)
-        environment = pool.environment()
+        environment = pool_environment(config)
         with ExitStack() as stack:
             for stub in stubs:
                 stack.enter_context(stub.serving())
             process = subprocess.Popen(
-                [environment["HAPROXY"], "-W", "-db", "-f", str(pool.balancer_conf)],
+                [environment["HAPROXY"], "-W", "-db", "-f", str(balancer_conf(config))],
                 cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 text=True,
             )  # fmt: skip
@@ -67,7 +68,7 @@ class Entry:
             reader.start()
             ended = threading.Event()
             keeper = threading.Thread(
-                target=pool.keep_keys, args=(lambda: not ended.is_set(),), daemon=True
+                target=keep_keys, args=(config, lambda: not ended.is_set()), daemon=True
             )
             try:
                 assert until(lambda: entry._has_checked(workers)), entry.log

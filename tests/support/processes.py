@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from app.pool.pool import children
+from app.process import children
 
 
 def descendants(pid: int) -> list[int]:

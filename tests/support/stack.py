@@ -31,7 +31,7 @@ class Stack:
 
     process: subprocess.Popen[str]
     settings: dict[str, str]
-    lines: list[str] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
     ready: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
@@ -67,15 +67,26 @@ class Stack:
         assert self.process.stdout is not None
         with self.process.stdout as lines:
             for line in lines:
-                self.lines.append(line)
-                if line.startswith("Ready after"):
+                self.shown.append(line)
+                if line.startswith("Stop: "):
                     self.ready.set()
         self.ready.set()
 
     @property
+    def terminal(self) -> str:
+        """What the terminal shows."""
+        return "".join(self.shown)
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the log file."""
+        path = self.run_dir / "service.log"
+        return path.read_text().splitlines(keepends=True) if path.exists() else []
+
+    @property
     def log(self) -> str:
-        """Everything it has said."""
-        return "".join(self.lines)
+        """Everything it has said, on the terminal and in the log file."""
+        return self.terminal + "".join(self.lines)
 
     @property
     def url(self) -> str:

@@ -12,8 +12,8 @@ import httpx
 import numpy as np
 
 from app.config import ROOT
-from app.pool.pool import children
-from app.pool.rollout import Balancer
+from app.pool.haproxy_admin import Balancer
+from app.process import children
 from tests.support.environment import bare_environment
 from tests.support.http import HTTP
 from tests.support.recordings import recording, wav
@@ -70,10 +70,10 @@ class Victim:
             return False
 
     def command(self, name: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        """`make restart` and its like, with what they said."""
+        """`make restart` and its like in a shell that knows only RUN_DIR, with what they said."""
         return subprocess.run(
             [sys.executable, "-m", "app.pool", name],
-            cwd=ROOT, env=bare_environment() | self.stack.settings | settings,
+            cwd=ROOT, env=bare_environment() | {"RUN_DIR": str(self.stack.run_dir)} | settings,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, check=False,
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import httpx
 
 from app.config import ROOT
-from app.pool.pool import children
+from app.process import children
 from tests.support import models
 from tests.support.client import TRANSCRIPTIONS, form
 from tests.support.environment import bare_environment

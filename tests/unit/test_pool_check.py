@@ -13,17 +13,19 @@ from app.config import Config, settings
 from app.engine import files
 from app.keys.keyring import KeyFileError
 from app.pool import __main__ as pool_command
-from app.pool.pool import MIN_IN_FLIGHT, Pool, PoolError
+from app.pool import preflight
+from app.pool.environment import MIN_IN_FLIGHT, PoolError, environment, max_in_flight
+from app.pool.render import write_balancer
 from tests.support.ports import ports
 
 
-def pool_of(tmp_path: Path, **environ: str) -> Pool:
+def pool_of(tmp_path: Path, **environ: str) -> Config:
     own = {"RUN_DIR": str(tmp_path), "WORKERS": "1"} | ports(1) | environ
-    return Pool(Config.from_env(own, env_file=None))
+    return Config.from_env(own, env_file=None)
 
 
 def test_nothing_is_wrong_with_a_pool_that_can_start(tmp_path):
-    pool_of(tmp_path).check()
+    preflight.check(pool_of(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["LB_PORT", "STATS_PORT", "WORKER_BASE_PORT"])
@@ -35,7 +37,7 @@ def test_port_in_use(tmp_path, name):
         taken.listen()
 
         with pytest.raises(PoolError, match=f"^{name}: port {own[name]} cannot be opened"):
-            pool_of(tmp_path, **own).check()
+            preflight.check(pool_of(tmp_path, **own))
 
 
 def test_balancers_ports_are_not_looked_at_where_another_runs_it(tmp_path):
@@ -44,7 +46,7 @@ def test_balancers_ports_are_not_looked_at_where_another_runs_it(tmp_path):
         taken.bind(("127.0.0.1", int(own["LB_PORT"])))
         taken.listen()
 
-        pool_of(tmp_path, SUPERVISE_HAPROXY="false", **own).check()
+        preflight.check(pool_of(tmp_path, SUPERVISE_HAPROXY="false", **own))
 
 
 @pytest.mark.parametrize(
@@ -54,40 +56,42 @@ def test_balancers_ports_are_not_looked_at_where_another_runs_it(tmp_path):
         ({"API_KEYS_FILE": "Makefile"}, "Makefile: line 1 is not JSON"),
         ({"RUN_DIR": "/proc/nowhere"}, "RUN_DIR: /proc/nowhere cannot be written"),
         ({"TLS_CERTIFICATE": 'a"b.pem'}, "TLS_CERTIFICATE has one of"),
+        ({"TLS_CERTIFICATE": "/nope.pem"}, "TLS_CERTIFICATE: /nope.pem cannot be read"),
+        ({"TLS_CERTIFICATE": "/proc/self/fdinfo/none"}, "TLS_CERTIFICATE: .* cannot be read"),
         ({"STATS_PASSWORD": "a\\b"}, "STATS_PASSWORD has one of"),
     ],
 )
 def test_settings_that_cannot_work(tmp_path, environ, sentence):
     with pytest.raises((PoolError, KeyFileError), match=sentence):
-        pool_of(tmp_path, **environ).check()
+        preflight.check(pool_of(tmp_path, **environ))
 
 
 def test_folder_whose_sockets_would_have_too_long_a_path(tmp_path):
     """107 bytes are the kernel's limit, and Supervisor's socket first has a number behind it."""
     longest = str(tmp_path / "é")
     longest += "x" * (107 - len(f"{longest}/supervisor.sock.4194304".encode()))
-    pool_of(Path(longest)).check()
+    preflight.check(pool_of(Path(longest)))
 
     with pytest.raises(PoolError, match="too long for a socket"):
-        pool_of(Path(longest + "x")).check()
+        preflight.check(pool_of(Path(longest + "x")))
 
 
 @pytest.mark.parametrize("letter", [",", "$", '"', "\\"])
 def test_folder_that_haproxy_would_misread(tmp_path, letter):
     with pytest.raises(PoolError, match=r"^RUN_DIR has one of "):
-        pool_of(tmp_path / letter).check()
+        preflight.check(pool_of(tmp_path / letter))
 
 
 def test_configuration_that_haproxy_does_not_accept(tmp_path):
     with pytest.raises(PoolError, match=r"^HAProxy does not start: .*certificate.*/nowhere"):
-        pool_of(tmp_path, TLS_CERTIFICATE="/nowhere").render_balancer()
+        write_balancer(pool_of(tmp_path, TLS_CERTIFICATE="/nowhere"))
 
 
 def test_disk_that_is_full(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1 << 20))
 
     with pytest.raises(PoolError, match="Less than 200 MB are free"):
-        pool_of(tmp_path).check()
+        preflight.check(pool_of(tmp_path))
 
 
 @pytest.fixture
@@ -147,6 +151,7 @@ def test_each_gpu_has_one_worker_unless_workers_says_more(
     [
         ({"WORKERS": "none"}, "WORKERS is 'none'"),
         ({"RUN_DIR": "/proc/nowhere"}, "RUN_DIR: /proc/nowhere cannot be written"),
+        ({"TLS_CERTIFICATE": "/nope.pem"}, "TLS_CERTIFICATE: /nope.pem cannot be read"),
     ],
 )
 @pytest.mark.parametrize("command", ["run", "serve"])
@@ -166,7 +171,22 @@ def test_command_to_a_pool_that_does_not_run(capsys, only, tmp_path, command):
 
     assert pool_command.main([command]) == 1
 
-    assert capsys.readouterr().out == "The service does not run from this folder.\n"
+    said = capsys.readouterr().err
+    assert said.startswith(f"No service runs in RUN_DIR={tmp_path}. Start one with `make run`")
+    assert len(said.splitlines()) == 1
+
+
+def test_certificate_is_not_looked_at_where_another_runs_the_balancer(tmp_path):
+    config = pool_of(tmp_path, TLS_CERTIFICATE="/nope.pem", SUPERVISE_HAPROXY="false")
+
+    preflight.check(config)
+
+
+def test_folder_of_certificates_holds_one(tmp_path):
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(PoolError, match=r"TLS_CERTIFICATE: the folder .* holds no PEM file"):
+        preflight.check(pool_of(tmp_path, TLS_CERTIFICATE=str(tmp_path / "empty")))
 
 
 def test_bodies_on_their_way_follow_from_slots_queues_and_memory(tmp_path):
@@ -174,6 +194,6 @@ def test_bodies_on_their_way_follow_from_slots_queues_and_memory(tmp_path):
     many = pool_of(tmp_path, WORKERS="1", DEVICE="cuda", MAX_QUEUE_SIZE="2000")
     few = pool_of(tmp_path, WORKERS="1", MAX_QUEUE_SIZE="0")
 
-    assert many.max_in_flight() > 1000
-    assert few.max_in_flight() == MIN_IN_FLIGHT
-    assert many.environment()["MAX_IN_FLIGHT"] == str(many.max_in_flight())
+    assert max_in_flight(many) > 1000
+    assert max_in_flight(few) == MIN_IN_FLIGHT
+    assert environment(many)["MAX_IN_FLIGHT"] == str(max_in_flight(many))

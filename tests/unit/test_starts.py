@@ -13,7 +13,7 @@ import pytest
 
 from app.api.headers import header_text
 from app.config import ROOT, Config
-from app.pool.pool import Pool
+from app.pool import supervisor
 from app.worker.starts import LastErrorHandler, Starts, wait_in_view
 from tests.support.http import HTTP
 from tests.support.ports import free_ports, is_free
@@ -60,7 +60,7 @@ def test_restart_on_purpose_forgets_them(starts, tmp_path, words):
     for one in (starts, other):
         assert [one.begin() for _ in range(3)] == [0, 0, 1]
 
-    assert Pool(Config(run_dir=tmp_path)).supervisorctl(words) != 0, "nothing runs here"
+    assert supervisor.control(Config(run_dir=tmp_path), words) != 0, "nothing runs here"
 
     assert starts.begin() == 0
     assert other.begin() == 2

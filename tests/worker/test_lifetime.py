@@ -17,7 +17,7 @@ import pytest
 
 from app.config import ROOT
 from app.engine.admission import PLACES
-from app.pool.pool import children
+from app.process import children
 from app.worker.starts import Starts
 from tests.support import cores
 from tests.support.environment import bare_environment

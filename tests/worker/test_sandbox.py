@@ -29,7 +29,7 @@ from app.config import ROOT
 from app.engine.cancellation import Cancellation
 from app.errors import ClientDisconnected, InvalidRequest, NoDecoder, ServiceError, TooLarge
 from app.observability import metrics
-from app.pool.pool import children
+from app.process import children
 from tests.support.processes import alive, descendants, resident
 from tests.support.recordings import DATA, NO_LIMITS, encode, wav_header
 from tests.support.waiting import LIMIT_S, until

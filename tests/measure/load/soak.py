@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.pool.pool import children
+from app.process import children
 from tests.measure.load import plots, side
 from tests.measure.load.figures import growth
 from tests.measure.load.modes import Session, common

@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rollout import TAKEN_UP_S, Balancer, RolloutError, wait_until
+from haproxy_admin import TAKEN_UP_S, Balancer, RolloutError, wait_until
 
 SOCKET = Path("/run/haproxy/admin.sock")
 
