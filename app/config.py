@@ -51,12 +51,23 @@ def setting(
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
     secret: bool = False,
+    advanced: bool = False,
 ) -> Any:
-    """A field of `Config`: its default, what it does, and the values it accepts."""
+    """Return a field of `Config`: its default, what it does, and the values it accepts.
+
+    Args:
+        advanced: few operators set it; docs/settings.md lists it apart.
+    """
     return field(
         default=default,
         repr=not secret,
-        metadata={"help": help, "minimum": minimum, "maximum": maximum, "choices": choices},
+        metadata={
+            "help": help,
+            "minimum": minimum,
+            "maximum": maximum,
+            "choices": choices,
+            "advanced": advanced,
+        },
     )
 
 
@@ -85,6 +96,7 @@ class Config:
         "SHA-256 sums that the model's files must have, comma-separated: `FILE=SUM`, or a sum "
         "alone for `model.bin`. Another file stops the start, as one does that differs from a "
         "`SHA256SUMS` in the model's folder.",
+        advanced=True,
     )
     device: str = setting(
         "auto",
@@ -101,7 +113,7 @@ class Config:
     )  # fmt: skip
     cpu_threads: int = setting(
         0, "Threads of one decode on a CPU; 0: one, which gives the most requests a second.",
-        minimum=0, maximum=512,
+        minimum=0, maximum=512, advanced=True,
     )  # fmt: skip
     strict_model: bool = setting(
         False, "Refuse (404) a `model` that is not this worker's; otherwise any name is accepted."
@@ -128,7 +140,7 @@ class Config:
         4,
         "Calls at a time on a GPU, for windows that cannot share one, such as those with prompts "
         "of another length; windows that can share still do.",
-        minimum=1, maximum=64,
+        minimum=1, maximum=64, advanced=True,
     )  # fmt: skip
     realtime_reserved_slots: int = setting(
         1, "Slots of each worker that are reserved for realtime requests; deferred requests always "
@@ -150,16 +162,16 @@ class Config:
     )  # fmt: skip
     deferred_queue_timeout_s: float = setting(
         300.0, "The longest a deferred request waits in the balancer for a slot; then 503.",
-        minimum=0.1, maximum=3600,
+        minimum=0.1, maximum=3600, advanced=True,
     )  # fmt: skip
     busy_retry_after_s: int = setting(
         1,
         "The lowest `Retry-After` of a 503, in seconds; the balancer adds to it under load.",
-        minimum=0, maximum=3600,
+        minimum=0, maximum=3600, advanced=True,
     )  # fmt: skip
     device_call_limit_s: float = setting(
         120.0, "A device call that takes longer counts as hung, and the worker is replaced.",
-        minimum=1, maximum=3600,
+        minimum=1, maximum=3600, advanced=True,
     )  # fmt: skip
     drain_timeout_s: int = setting(
         60, "The longest a stopping worker takes to finish its requests; then it is killed.",
@@ -195,13 +207,13 @@ class Config:
         "Seconds of decoded audio (64 kB each) that one worker holds at once; requests that do not "
         "fit wait as they do for a slot. 0: the worker's share of a quarter of the memory. Never "
         "less than one recording of `MAX_AUDIO_DURATION_S`.",
-        minimum=0, maximum=10_000_000,
+        minimum=0, maximum=10_000_000, advanced=True,
     )  # fmt: skip
     decode_timeout_s: float = setting(
         300.0,
         "The longest that decoding an upload to a waveform may take, in wall time and in processor "
         "time; then 400. 16 kHz mono 16-bit WAV needs no decoder and is exempt.",
-        minimum=1, maximum=3600,
+        minimum=1, maximum=3600, advanced=True,
     )  # fmt: skip
 
     # --- decoding ----------------------------------------------------------------------------
@@ -217,20 +229,20 @@ class Config:
         "The rest of a recording after its last word is not decoded when it is shorter than this, "
         "in milliseconds. 0: it is decoded, as faster-whisper does, which costs a whole window and "
         "produces hallucinations.",
-        minimum=0, maximum=1000,
+        minimum=0, maximum=1000, advanced=True,
     )  # fmt: skip
     loop_max_tokens_per_s: float = setting(
         12.0,
         "A window above `COMPRESSION_RATIO_THRESHOLD` with more tokens for each second of sound "
         "than this is a repetition loop: it is decoded again without repetitions, and dropped if "
         "that does not help. 0: off.",
-        minimum=0, maximum=1000,
+        minimum=0, maximum=1000, advanced=True,
     )  # fmt: skip
     prompt_echo_min_chars: int = setting(
         20,
         "A window whose text occurs in the prompt and has at least this many letters is decoded "
         "again without the prompt. 0: off.",
-        minimum=0, maximum=1000,
+        minimum=0, maximum=1000, advanced=True,
     )  # fmt: skip
     long_audio: str = setting(
         "chunked",
@@ -239,61 +251,75 @@ class Config:
         choices=("chunked", "sequential"),
     )
     beam_size: int = setting(5, "Hypotheses kept at temperature 0.", minimum=1, maximum=64)
-    best_of: int = setting(5, "Samples drawn above temperature 0.", minimum=1, maximum=64)
+    best_of: int = setting(
+        5, "Samples drawn above temperature 0.", minimum=1, maximum=64, advanced=True
+    )
     temperature: tuple[float, ...] = setting(
         (0.0,),
         "Temperatures tried in turn when a window fails its thresholds. Values above 0 can break a "
         "repetition loop, but sample at random, so the same request may get different words.",
-        minimum=0, maximum=1,
+        minimum=0, maximum=1, advanced=True,
     )  # fmt: skip
     compression_ratio_threshold: float = setting(
         2.4, "Above it (repetition) a window is tried at the next temperature.",
-        minimum=0, maximum=100,
+        minimum=0, maximum=100, advanced=True,
     )  # fmt: skip
     log_prob_threshold: float = setting(
         -1.0, "Below it (mean log probability) a window is tried at the next temperature.",
-        minimum=-100, maximum=0,
+        minimum=-100, maximum=0, advanced=True,
     )  # fmt: skip
     no_speech_threshold: float = setting(
         0.6, "A window above it that also fails `LOG_PROB_THRESHOLD` is silence.",
-        minimum=0, maximum=1,
+        minimum=0, maximum=1, advanced=True,
     )  # fmt: skip
     repetition_penalty: float = setting(
         1.0, "Above 1: lowers the probability of tokens already written; 1.1 costs accuracy.",
-        minimum=0.1, maximum=10,
+        minimum=0.1, maximum=10, advanced=True,
     )  # fmt: skip
     no_repeat_ngram_size: int = setting(
         0, "Forbid repeating token groups of this length; 0: off. 3 costs accuracy.",
-        minimum=0, maximum=64,
+        minimum=0, maximum=64, advanced=True,
     )  # fmt: skip
     prompt_length_multiple: int = setting(
         1,
         "Cuts prompts to a multiple of this many tokens by dropping their oldest words, so that "
         "more windows share a call on a GPU. 1: off. "
         "[Measured](measurements.md#prompts-and-batches) for 16.",
-        minimum=1, maximum=223,
+        minimum=1, maximum=223, advanced=True,
     )  # fmt: skip
     condition_on_previous_text: bool = setting(
-        False, "Show each window the text of the one before it."
+        False, "Show each window the text of the one before it.", advanced=True
     )
     prompt_reset_on_temperature: float = setting(
         0.5, "Above this temperature a window's text is not shown to the next one.",
-        minimum=0, maximum=1,
+        minimum=0, maximum=1, advanced=True,
     )  # fmt: skip
     vad_filter: bool = setting(True, "Cut out what is not speech before decoding.")
     vad_filter_threshold: float = setting(
-        0.5, "Speech probability from which sound counts as speech.", minimum=0, maximum=1
+        0.5,
+        "Speech probability from which sound counts as speech.",
+        minimum=0,
+        maximum=1,
+        advanced=True,
     )
     vad_min_silence_duration_ms: int = setting(
-        160, "Silence that ends a stretch of speech.", minimum=0, maximum=600_000
+        160, "Silence that ends a stretch of speech.", minimum=0, maximum=600_000, advanced=True
     )
     vad_max_speech_duration_s: float = setting(
-        15.0, "Longer stretches of speech are cut at a pause.", minimum=1, maximum=86_400
+        15.0,
+        "Longer stretches of speech are cut at a pause.",
+        minimum=1,
+        maximum=86_400,
+        advanced=True,
     )
 
     # --- the pool of one machine ---------------------------------------------------------------
     worker_id: int = setting(
-        1, "The number of this worker, from 1; set by Supervisor.", minimum=1, maximum=10_000
+        1,
+        "The number of this worker, from 1; set by Supervisor.",
+        minimum=1,
+        maximum=10_000,
+        advanced=True,
     )
     workers: int = setting(
         3,
@@ -310,7 +336,9 @@ class Config:
         8083, "The service's one port (HAProxy), on every address.", minimum=1, maximum=65_535
     )
     supervise_haproxy: bool = setting(
-        True, "Start HAProxy with the workers; `false`: the balancers run as units of their own."
+        True,
+        "Start HAProxy with the workers; `false`: the balancers run as units of their own.",
+        advanced=True,
     )
     worker_address: str = setting(
         "127.0.0.1",
@@ -318,7 +346,7 @@ class Config:
         "on other hosts, and behind a firewall that admits only them.",
     )
     worker_base_port: int = setting(
-        8001, "Port of worker 1; the next ones follow.", minimum=1, maximum=65_535
+        8001, "Port of worker 1; the next ones follow.", minimum=1, maximum=65_535, advanced=True
     )
     stats_port: int = setting(
         8404, "HAProxy's stats page and metrics, on the loopback address.",
@@ -327,6 +355,7 @@ class Config:
     stats_address: str = setting(
         "127.0.0.1",
         "Address of the stats page; any other than a loopback address requires `STATS_PASSWORD`.",
+        advanced=True,
     )
     stats_password: str = setting(
         "", "Password of the stats page, for the user `operator`; empty: no password.",
@@ -344,7 +373,7 @@ class Config:
         "ones get 429. 0: no limit.", minimum=0, maximum=1_000_000,
     )  # fmt: skip
     run_dir: Path = setting(
-        Path(".run"), "Sockets, pid files, rendered configuration and `service.log`."
+        Path(".run"), "Sockets, pid files, rendered configuration and `service.log`.", advanced=True
     )
     log_level: str = setting(
         "info", "The lowest level that is logged.", choices=("debug", "info", "warning", "error")
@@ -429,32 +458,32 @@ class Config:
 
     @property
     def name(self) -> str:
-        """The model's name as the API shows it."""
+        """Return the model's name as the API shows it."""
         return self.model_name or Path(self.model_size).name or self.model_size
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys among the settings; those of `API_KEYS_FILE` come on top."""
+        """Return the keys among the settings; those of `API_KEYS_FILE` come on top."""
         return tuple(key for key in (self.api_token, *self.api_keys) if key)
 
     @property
     def keys_path(self) -> Path | None:
-        """Where `API_KEYS_FILE` is; None: there is none."""
+        """Return the path of `API_KEYS_FILE`; None: there is none."""
         return ROOT / self.api_keys_file if self.api_keys_file else None
 
     @property
     def asks_for_key(self) -> bool:
-        """Whether a client must send a key."""
+        """Return whether a client must send a key."""
         return bool(self.keys or self.api_keys_file)
 
     @property
     def cores(self) -> int:
-        """The cores of one worker: its share of the machine's."""
+        """Return the number of cores of one worker: its share of the machine's."""
         return max(1, len(os.sched_getaffinity(0)) // self.workers)
 
     @property
     def replicas(self) -> int:
-        """Decodes side by side in one worker on a CPU.
+        """Return the number of decodes side by side in one worker on a CPU.
 
         One-thread decodes side by side do twice the requests of all cores on one, so each core
         has its own, as far as there are slots to fill them.
@@ -463,57 +492,62 @@ class Config:
 
     @property
     def slots(self) -> int:
-        """Requests inside one worker at once. `auto` counts as a CPU: `make run` has named the
-        device by then."""
+        """Return the number of requests inside one worker at once.
+
+        `auto` counts as a CPU: `make run` has named the device by then.
+        """
         at_once = self.max_batch_size if self.device == "cuda" else self.replicas
         return self.max_concurrent_transcriptions or 2 * at_once
 
     @property
     def deferred_slots(self) -> int:
-        """Slots that deferred requests may hold at once; never none, or they would starve."""
+        """Return the slots that deferred requests may hold at once; at least one."""
         return max(1, self.slots - self.realtime_reserved_slots)
 
     @property
     def slot_wait_s(self) -> float:
-        """The longest that a realtime request waits for a slot."""
+        """Return the longest time that a realtime request waits for a slot, in seconds."""
         if self.fail_fast_when_busy:
             return min(FAIL_FAST_WAIT_S, self.queue_timeout_s)
         return self.queue_timeout_s
 
     @property
     def audio_budget_s(self) -> float:
-        """Seconds of decoded audio that one worker holds at once."""
+        """Return the seconds of decoded audio that one worker holds at once."""
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         share_s = memory / 4 / self.workers / AUDIO_BYTES_PER_S
         return max(self.max_decoded_audio_s or share_s, self.max_audio_duration_s)
 
     @property
     def longest_request_s(self) -> int:
-        """The longest that a request may take: the longest audio, decoded as fast as it is heard,
-        and a minute. The balancer waits so long for an answer, and a rollout for what is inside."""
+        """Return the longest time that a request may take, in seconds.
+
+        The longest audio, decoded as fast as it is heard, and a minute. The balancer waits so long
+        for an answer, and a rollout for a worker's requests.
+        """
         return max(SHORTEST_LIMIT_S, math.ceil(self.max_audio_duration_s)) + MARGIN_S
 
     @property
     def worker_ports(self) -> tuple[int, ...]:
-        """The workers' ports, worker 1 first."""
+        """Return the workers' ports, worker 1 first."""
         return tuple(range(self.worker_base_port, self.worker_base_port + self.workers))
 
     @property
     def worker_port(self) -> int:
-        """The port of this worker."""
+        """Return the port of this worker."""
         return self.worker_base_port + self.worker_id - 1
 
     @property
     def worker_gpu(self) -> str | None:
-        """What `CUDA_VISIBLE_DEVICES` is for this worker; None: leave it as it is."""
+        """Return `CUDA_VISIBLE_DEVICES` for this worker; None: leave it as it is."""
         return self.gpus[(self.worker_id - 1) % len(self.gpus)] if self.gpus else None
 
     def environment(self) -> dict[str, str]:
-        """The settings as environment variables, for Supervisor and HAProxy to read."""
+        """Return the settings as environment variables, for Supervisor and HAProxy to read."""
         return {each.name.upper(): show(getattr(self, each.name)) for each in settings()}
 
     def consequences(self) -> dict[str, str]:
-        """What follows from the settings, for HAProxy, which cannot work it out."""
+        """Return what follows from the settings, for HAProxy, which cannot work it out."""
         return {
             "MAX_CONCURRENT_TRANSCRIPTIONS": str(self.slots),
             "DEFERRED_SLOTS": str(self.deferred_slots),
@@ -543,7 +577,7 @@ def read_env_file(path: Path) -> dict[str, str | None]:
 
 
 def settings() -> tuple[Field[Any], ...]:
-    """The fields of `Config` that a user sets."""
+    """Return the fields of `Config` that a user sets."""
     return tuple(each for each in fields(Config) if each.metadata)
 
 
@@ -584,13 +618,13 @@ def check(each: Field[Any], value: Any) -> None:
 
 
 def refusal(each: Field[Any], text: str) -> str:
-    """The sentence that stops the start."""
+    """Return the sentence that stops the start."""
     shown = "a secret" if not each.repr else repr(text)
     return f"{each.name.upper()} is {shown}; it accepts {accepts(each)}."
 
 
 def accepts(each: Field[Any]) -> str:
-    """What a setting takes, in words."""
+    """Return the values that a setting accepts, in words."""
     if each.metadata["choices"]:
         return "one of " + ", ".join(each.metadata["choices"])
     kind = KINDS[str(each.type)]
@@ -650,16 +684,25 @@ two.
 
 """
 
+ADVANCED = """
+## Advanced settings
+
+Their defaults were measured or follow from the machine, and few services need another value.
+
+"""
+
 
 def page() -> str:
-    """Return docs/settings.md: an introduction and the table."""
-    return f"{PAGE}{table()}\n"
+    """Return docs/settings.md: an introduction, the settings, and the advanced ones."""
+    return f"{PAGE}{table(advanced=False)}\n{ADVANCED}{table(advanced=True)}\n"
 
 
-def table() -> str:
-    """Return the table of settings, in Markdown."""
+def table(advanced: bool) -> str:
+    """Return the table of the advanced settings or of the others, in Markdown."""
     lines = ["| setting | default | meaning |", "|---|---|---|"]
     for each in settings():
+        if each.metadata["advanced"] != advanced:
+            continue
         assert each.default is not MISSING
         default = f"`{show(each.default)}`" if show(each.default) else "(empty)"
         lines.append(f"| `{each.name.upper()}` | {default} | {each.metadata['help']} |")
