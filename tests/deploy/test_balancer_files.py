@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.pool.pool import find_haproxy
+from app.pool.environment import find_haproxy
 from tests.support.certificate import certificate
 from tests.support.playbooks import ANSIBLE
 from tests.support.ports import free_ports

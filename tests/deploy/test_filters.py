@@ -8,7 +8,7 @@ import pytest
 
 from app.config import FORMER_NAMES, ROOT, settings
 from app.keys.keyring import digest, parsed
-from app.pool.pool import render
+from app.pool.render import render
 from tests.support.certificate import certificate
 from tests.support.playbooks import load
 
