@@ -248,8 +248,8 @@ class TestPlayground:
         page.until("document.querySelector('#progress').hidden")
         assert until(lambda: keyed.metric(1, "transcription_slots_in_use") == 0)
 
-    def test_finished_text_stays_until_the_new_one_is_complete(self, page, short_file):
-        choose(page, short_file)
+    def test_finished_text_stays_until_the_new_one_is_complete(self, page, long_file):
+        choose(page, long_file)
         text = page.text("#transcript")
         page.run("document.querySelector('#wishes').requestSubmit()")
         page.until("document.querySelector('#state').textContent === 'Transcribing …'")
