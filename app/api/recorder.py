@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 QUIET_PATHS = ("/health", "/metrics")  # requested every second
 WORK = ("queue", "decode", "inference")  # stages of the real-time factor
-CLASSES = ("2xx", "4xx", "5xx")
+OUTCOMES = ("2xx", "4xx", "5xx", "cancelled")
 
 
 class Recorder:
@@ -75,7 +75,9 @@ class Recorder:
             else:
                 self._count_success()
         if self.key:
-            metrics.KEY_REQUESTS.labels(self.key.name, f"{status // 100}xx").inc()
+            left = isinstance(self._error, ClientDisconnected)
+            outcome = "cancelled" if left else f"{status // 100}xx"
+            metrics.KEY_REQUESTS.labels(self.key.name, outcome).inc()
         level = logging.DEBUG if self._path in QUIET_PATHS else logging.INFO
         fields = log.with_fields({"status": status, **self._fields()})
         logger.log(level, "%s %s", self._method, self._path, extra=fields)
@@ -129,5 +131,5 @@ def count_from_zero(keys: tuple[Key, ...]) -> None:
     """Create every key's counters at 0: a rate needs a reading before the first increment."""
     for key in keys:
         metrics.KEY_AUDIO_SECONDS.labels(key.name)
-        for status in CLASSES:
-            metrics.KEY_REQUESTS.labels(key.name, status)
+        for outcome in OUTCOMES:
+            metrics.KEY_REQUESTS.labels(key.name, outcome)

@@ -40,7 +40,7 @@ AUDIO_RECEIVED_SECONDS = Counter(
 AUDIO_SECONDS = Counter("transcription_audio_seconds", "How much audio was transcribed?", ["tier"])
 KEY_REQUESTS = Counter(
     "transcription_key_requests",
-    "How were each key's requests answered (2xx, 4xx, 5xx)?",
+    "How were each key's requests answered (2xx, 4xx, 5xx, cancelled)?",
     ["key", "status"],
 )
 KEY_AUDIO_SECONDS = Counter(

@@ -5,6 +5,7 @@ local refusals = require("refusals")
 local answers = {}
 
 local KEPT = 20
+local CLIENT_LEFT = 499
 -- Refusals under load are not faults: refusals.lua counts them by reason, and here they would
 -- displace the faults.
 local LOAD = { busy = true, queue_full = true, deadline = true, rate_limit = true,
@@ -39,6 +40,7 @@ end
 -- Count the outcome of this request; the return value is unused.
 core.register_fetches("count_answer", function(txn)
   local status, reason = tonumber(txn.sf:status()), txn:get_var("txn.refused")
+  if status == CLIENT_LEFT then return "cancelled" end
   local kind = reason and "refused" or status < 400 and "answered" or "failed"
   counts[kind] = counts[kind] + 1
   if kind == "answered" then

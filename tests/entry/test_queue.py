@@ -131,6 +131,23 @@ def test_realtime_goes_first_and_deferred_is_not_starved(tmp_path):
         assert until(lambda: "Deferred queue: 0" in entry.status())
 
 
+@pytest.mark.parametrize("tier", ["realtime", "deferred"])
+def test_client_that_leaves_a_worker_is_no_failure(entry, tier):
+    """Not in the figures, not among the faults, and 499 in the log."""
+    held = entry.workers[0].hold()
+
+    assert ask(entry.url, WINDOW, tier, patience_s=0.5).told == "ReadTimeout"
+
+    held.wait()
+    assert until(lambda: [line["status"] for line in entry.requests] == [499])
+    held.release()
+    assert entry.send(WINDOW).status_code == 200
+    figures = entry.figures()
+    assert figures["history"][-1]["failed"] == figures["history"][-1]["refused"] == 0
+    assert figures["faults"] == []
+    assert figures["latency"]["realtime"]["requests"] == 1
+
+
 def test_client_that_leaves_the_queue_is_no_refusal(entry):
     with full(entry) as busy:
         for tier in ("realtime", "deferred"):

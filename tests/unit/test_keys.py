@@ -16,10 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.api.recorder import Recorder
 from app.config import ROOT, Config
+from app.errors import ClientDisconnected
 from app.keys import __main__ as keys
 from app.keys import keyring
-from app.keys.keyring import KeyFileError, Keyring, digest, parsed
+from app.keys.keyring import Key, KeyFileError, Keyring, digest, parsed
 from tests.support.client import TRANSCRIPTIONS, Client, assert_error
 from tests.support.fakes import held_engine
 from tests.support.key_file import entry, write
@@ -347,6 +349,20 @@ class TestAnswers:
         assert metric(client, 'key_audio_seconds_total{key="busy"}') == pytest.approx(
             recording("goforward_16k.wav").waveform().size / 16_000
         )
+
+    def test_request_that_its_client_cancelled_is_no_error_of_the_key(self, path):
+        write(path, leaver=entry("one"))
+        client = client_of(path)
+        record = Recorder("POST", TRANSCRIPTIONS)
+        record.key = Key("leaver", (b"",))
+
+        record.failed(ClientDisconnected("The client left."))
+        record.finish(200)
+
+        outcomes = {"2xx": 0, "4xx": 0, "5xx": 0, "cancelled": 1}
+        for outcome, number in outcomes.items():
+            name = f'key_requests_total{{key="leaver",status="{outcome}"}}'
+            assert metric(client, name) == number
 
 
 def metric(client: Client, name: str) -> float:
