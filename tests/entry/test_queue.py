@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from tests.support.client import TRANSCRIPTIONS, form
 from tests.support.entry import Entry
 from tests.support.refusals import retry_after_s
 from tests.support.steady import Load, ask
@@ -146,6 +148,25 @@ def test_client_that_leaves_a_worker_is_no_failure(entry, tier):
     assert figures["history"][-1]["failed"] == figures["history"][-1]["refused"] == 0
     assert figures["faults"] == []
     assert figures["latency"]["realtime"]["requests"] == 1
+
+
+@pytest.mark.parametrize("tier", ["realtime", "deferred"])
+def test_client_whose_request_came_in_one_piece_is_seen_to_leave_the_queue(entry, tier):
+    """As browsers send small recordings: nothing is left to read when it leaves."""
+    request = form(WINDOW, {"model": "whisper-1"})
+    body = request.read()
+    head = (
+        f"POST {TRANSCRIPTIONS} HTTP/1.1\r\nHost: a\r\nX-Transcription-Tier: {tier}\r\n"
+        f"Content-Type: {request.headers['Content-Type']}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with full(entry):
+        with socket.create_connection(("127.0.0.1", entry.port)) as connection:
+            connection.sendall(head.encode() + body)
+            assert until(lambda: "Queue: 1" in entry.status())
+        assert until(lambda: "Queue: 0" in entry.status())
+
+    assert entry.refused() == {}
+    assert len(entry.workers[0].heard) == 1
 
 
 def test_client_that_leaves_the_queue_is_no_refusal(entry):
