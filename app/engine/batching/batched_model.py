@@ -67,7 +67,7 @@ class BatchedModel:
         features = [operation.payload for operation in batch]
         stack = features[0][np.newaxis] if len(features) == 1 else np.stack(features)
         view = ctranslate2.StorageView.from_array(np.ascontiguousarray(stack))
-        output = EncodedBatch(self.model.encode(view), len(batch))
+        output = EncodedBatch(self.model.encode(view))
         metrics.WINDOWS_ENCODED.inc(len(batch))
         return [Encoded(output, index) for index in range(len(batch))]
 

@@ -2,27 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ctranslate2
 import numpy as np
 
+from app.engine.cuda_driver import driver
+
+# Returns memory with copies of pieces of memory, which are addresses of so many bytes each. The
+# memory is freed with the object, whose `address` it is.
+Join = Callable[[Sequence[int], int], Any]
+
 
 @dataclass(eq=False, slots=True)
+class HostMemory:
+    """Memory of this machine."""
+
+    array: np.ndarray
+
+    @property
+    def address(self) -> int:
+        """Return where it begins."""
+        return int(self.array.ctypes.data)
+
+
+def join_on_host(pieces: Sequence[int], n_bytes: int) -> HostMemory:
+    """Return new memory with copies of the pieces; see `Join`."""
+    memory = HostMemory(np.empty(n_bytes * len(pieces), np.uint8))
+    for number, piece in enumerate(pieces):
+        ctypes.memmove(memory.address + number * n_bytes, piece, n_bytes)
+    return memory
+
+
+class Area:
+    """Memory of the device as CTranslate2 takes it, by NumPy's or CUDA's array interface.
+
+    Args:
+        device: `cpu` or `cuda`.
+        interface: shape, type and address, as in both interfaces.
+        owner: what frees the memory; kept while CTranslate2 uses the area.
+    """
+
+    def __init__(self, device: str, interface: dict[str, Any], owner: object) -> None:
+        self._owner = owner
+        setattr(self, array_interface(device), interface)
+
+
+def array_interface(device: str) -> str:
+    """Return the name of the attribute that describes memory of this device."""
+    return "__cuda_array_interface__" if device == "cuda" else "__array_interface__"
+
+
 class EncodedBatch:
-    """Encoder output of windows encoded in one call, in the device's memory."""
+    """Encoder output of windows encoded in one call, in the device's memory.
 
-    output: ctranslate2.StorageView  # shape (n_windows, 1500, width)
-    n_windows: int
-    _on_host: np.ndarray | None = None
+    Args:
+        output: shape (n_windows, 1500, width), in the encoder's own type.
+    """
 
-    def on_host(self) -> np.ndarray:
-        """Return the output in host memory, float32; copied from a GPU at most once."""
-        if self._on_host is None:
-            view = self.output.to(ctranslate2.DataType.float32)
-            self._on_host = np.asarray(view.to_device(ctranslate2.Device.cpu))
-        return self._on_host
+    def __init__(self, output: ctranslate2.StorageView) -> None:
+        if output.dtype == ctranslate2.DataType.bfloat16:  # no array interface has it
+            output = output.to(ctranslate2.DataType.float32)
+        self._output = output
+        self.device = str(output.device)
+        interface = getattr(output, array_interface(self.device))
+        self.shape = tuple(interface["shape"])
+        self.type = str(interface["typestr"])
+        self._address = int(interface["data"][0])
+
+    @property
+    def n_windows(self) -> int:
+        """Return the number of windows."""
+        return int(self.shape[0])
+
+    @property
+    def window_bytes(self) -> int:
+        """Return the size of one window's output."""
+        return int(np.prod(self.shape[1:])) * np.dtype(self.type).itemsize
+
+    def address(self, index: int) -> int:
+        """Return where a window's output begins in the device's memory."""
+        return self._address + index * self.window_bytes
+
+    def view(self, first: int, n_windows: int) -> ctranslate2.StorageView:
+        """Return some neighbouring windows' output, not copied."""
+        return self.area(self.address(first), n_windows, self._output)
+
+    def area(self, address: int, n_windows: int, owner: object) -> ctranslate2.StorageView:
+        """Return memory with this batch's shape and type as an encoder output."""
+        interface = {
+            "shape": (n_windows, *self.shape[1:]),
+            "typestr": self.type,
+            "data": (address, False),
+            "version": 3,
+        }
+        return ctranslate2.StorageView.from_array(Area(self.device, interface, owner))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +127,29 @@ class Window:
         self.frames = features.shape[1]
 
 
-def gather(windows: Sequence[Encoded]) -> ctranslate2.StorageView:
+def gather(windows: Sequence[Encoded], join: Join | None = None) -> ctranslate2.StorageView:
     """Return the encoder output of these windows, in this order, for one call.
 
-    A complete encoded batch is passed on in the device's memory; other combinations are copied
-    together in host memory.
+    Windows that are neighbours in one encoded batch are passed on where they are; others are
+    copied together within the device's memory.
+
+    Args:
+        join: copies memory of the device; None: the driver's or this machine's.
     """
-    first = windows[0].batch
-    is_same_batch = all(window.batch is first for window in windows)
-    if is_same_batch and [window.index for window in windows] == list(range(first.n_windows)):
-        return first.output
-    outputs = [window.batch.on_host()[window.index] for window in windows]
-    return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.stack(outputs)))
+    first = windows[0]
+    batch = first.batch
+    neighbours = range(first.index, first.index + len(windows))
+    if all(window.batch is batch for window in windows) and [
+        window.index for window in windows
+    ] == list(neighbours):
+        return batch.view(first.index, len(windows))
+    join = join or joining(batch.device)
+    pieces = [window.batch.address(window.index) for window in windows]
+    memory = join(pieces, batch.window_bytes)
+    return batch.area(memory.address, len(windows), memory)
+
+
+def joining(device: str) -> Join:
+    """Return the function that copies memory within this device."""
+    gpu = driver() if device == "cuda" else None
+    return gpu.join if gpu else join_on_host
