@@ -20,12 +20,14 @@ from app.engine.batching.request_model import RequestModel
 from app.engine.cuda_driver import driver
 from app.engine.decoding import Decoding
 from app.engine.encoder_window import FULL_FRAMES
+from app.engine.features import LogMel
 from app.engine.files import ModelError, find_model, one_line
 from app.engine.gpu_memory import GpuMemory
 from app.engine.hallucination_filter import HallucinationFilter
 from app.engine.hardware import choose_device, gpu_count, preload_cublas
 from app.engine.job import Job
 from app.engine.options import DecodeOptions
+from app.engine.token_cache import TokenCache
 from app.engine.transcription import Transcription
 from app.errors import InvalidRequest
 
@@ -76,6 +78,8 @@ class Model:
                 "choose another MODEL_SIZE, DEVICE or COMPUTE_TYPE."
             ) from error
 
+        self._whisper.feature_extractor = LogMel(**self._whisper.feat_kwargs)
+        self._whisper.hf_tokenizer = TokenCache(self._whisper.hf_tokenizer)
         gpu = driver() if self.device == "cuda" else None
         self.gpu_memory = GpuMemory(gpu.uuid()) if gpu else None
         max_batch = max_batch or (config.max_batch_size if self.device == "cuda" else 1)

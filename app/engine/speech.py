@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import faster_whisper.vad
 import numpy as np
 from faster_whisper.vad import VadOptions, get_speech_timestamps
 
 from app.audio.limits import SAMPLE_RATE
 from app.engine.options import SpeechOptions
+from app.engine.speech_model import speech_model
 
 # Samples from `start` to `end`, in faster-whisper's form.
 Span = dict[str, int]
@@ -30,6 +32,8 @@ MOMENT_S = 0.3
 QUIET = 0.006
 SPOKEN = 0.2
 LEVEL_S = 0.03
+# `get_speech_timestamps` finds its model by this name.
+faster_whisper.vad.get_vad_model = speech_model
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,10 @@ try:
 except ConfigError as error:
     sys.exit(str(error))
 
+# NumPy multiplies on the request's thread: the matrices are small, and further threads would only
+# wait for each other. CTranslate2 gets its number of threads from the engine.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 bind = f"{service.worker_address}:{service.worker_port}"
 workers = 1  # one model per process; Supervisor runs several of them
 worker_class = "app.worker.gunicorn_worker.Worker"
