@@ -149,7 +149,6 @@ def with_model(config: Config) -> Config | None:
     return config
 
 
-
 def model_line(config: Config, is_default: bool) -> str:
     """Return the line about the model: its name, size and device, and how to choose another."""
     files = (path for path in Path(config.model_size).glob("*") if path.is_file())

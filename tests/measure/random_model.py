@@ -1,8 +1,8 @@
 """Whisper models of any size that need no model hub: random weights that say one fixed sentence.
 
-A benchmark of speed or memory needs a model's shape and not what it has learned. What a decoder with
-purely random weights says never ends, or ends at once, so these decoders have a script: the next
-token follows from the last one alone. Every window, whatever its sound and its prompt, decodes to a
+A benchmark of speed or memory needs a model's shape and not what it has learned. What a decoder
+with purely random weights says never ends, or ends at once, so these decoders have a script: the
+next token follows from the last one alone. Every window, whatever its sound and its prompt, decodes to a
 timestamp, WORDS words, a timestamp and the end, in every beam, and the service's filters accept it.
 Layers have random weights whose contribution is too small to change a word.
 """

@@ -16,6 +16,7 @@ from app.pool import __main__ as pool_command
 from app.pool import preflight
 from app.pool.environment import MIN_IN_FLIGHT, PoolError, environment, max_in_flight
 from app.pool.render import write_balancer
+from app.pool.run import with_model
 from tests.support.ports import ports
 
 
@@ -141,9 +142,10 @@ def test_each_gpu_has_one_worker_unless_workers_says_more(
     answer = subprocess.CompletedProcess([], 0, f"tiny\n/models/tiny\n{answer}\n")
     monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: answer)
 
-    pool = Pool(Config.from_env(env_file=None)).with_model()
+    config = with_model(Config.from_env(env_file=None))
 
-    assert (pool.config.gpus, pool.config.workers) == (gpus, workers)
+    assert config is not None
+    assert (config.gpus, config.workers) == (gpus, workers)
 
 
 @pytest.mark.parametrize(
