@@ -71,10 +71,11 @@ class Rollout:
         first = servers[0].port
         if wanted > len(servers):
             write_supervisor(scaled)
-            self.say(f"Starting workers {len(servers) + 1} to {wanted} …")
+            added = [f"w{number}" for number in range(len(servers) + 1, wanted + 1)]
+            self.say(f"Starting {', '.join(added)} …")
             self.supervise("update")
-            for number in range(len(servers) + 1, wanted + 1):
-                self.await_healthy(f"w{number}", first + number - 1)
+            for port, name in enumerate(added, start=first + len(servers)):
+                self.await_healthy(name, port)
         for server in servers[wanted:]:
             self.say(f"{server.name}: finishing its requests …")
             self.drain(server.name)

@@ -39,14 +39,25 @@ def run(config: Config) -> int:
         ConfigError, PoolError: it cannot start.
     """
     terminal = Terminal()
-    preflight.check(config)
-    if config.supervise_haproxy:
-        write_balancer(config)
-    fetched = with_model(config)
+    fetched = prepare(config)
     if fetched is None:
         return 1
     terminal.say(model_line(fetched, is_default="model_size" not in config.given))
     return supervise(fetched, terminal)
+
+
+def prepare(config: Config) -> Config | None:
+    """Check everything, the model last because fetching it may take long, and write the balancer's
+    configuration. Return the settings with the model and the device; None: the model failed."""
+    preflight.check(config)
+    if config.supervise_haproxy:
+        write_balancer(config)
+    fetched = with_model(config)
+    if fetched and fetched.workers != config.workers:  # one for each GPU
+        preflight.check_ports(fetched)
+        if config.supervise_haproxy:
+            write_balancer(fetched)
+    return fetched
 
 
 def supervise(config: Config, terminal: Terminal) -> int:

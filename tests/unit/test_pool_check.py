@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,10 +15,9 @@ from app.config import Config, settings
 from app.engine import files
 from app.keys.keyring import KeyFileError
 from app.pool import __main__ as pool_command
-from app.pool import preflight
+from app.pool import preflight, run
 from app.pool.environment import MIN_IN_FLIGHT, PoolError, environment, max_in_flight
 from app.pool.render import write_balancer
-from app.pool.run import with_model
 from tests.support.ports import ports
 
 
@@ -142,10 +143,20 @@ def test_each_gpu_has_one_worker_unless_workers_says_more(
     answer = subprocess.CompletedProcess([], 0, f"tiny\n/models/tiny\n{answer}\n")
     monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: answer)
 
-    config = with_model(Config.from_env(env_file=None))
+    config = run.with_model(Config.from_env(env_file=None))
 
-    assert config is not None
+    assert config
     assert (config.gpus, config.workers) == (gpus, workers)
+
+
+def test_balancer_knows_the_workers_that_the_gpus_ask_for(tmp_path, monkeypatch):
+    """The number of GPUs is known only after the model is fetched."""
+    monkeypatch.setattr(run, "with_model", lambda config: replace(config, workers=2))
+
+    run.prepare(pool_of(tmp_path, **ports(2)))
+
+    servers = re.findall(r"^ +server (w\d) [\d.:]+$", (tmp_path / "haproxy.cfg").read_text(), re.M)
+    assert servers == ["w1", "w2"]
 
 
 @pytest.mark.parametrize(
