@@ -13,7 +13,6 @@ FORMER_FILES = 4
 
 def log_file(path: Path) -> RotatingFileHandler:
     """Return a handler that appends to a file; four former ones of 20 MB each are kept."""
-    logging.raiseExceptions = False  # a full disk costs lines of the log, nothing else
     return RotatingFileHandler(
         path, maxBytes=FILE_BYTES, backupCount=FORMER_FILES, encoding="utf-8", errors="replace"
     )

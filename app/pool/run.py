@@ -65,6 +65,7 @@ def supervise(config: Config, terminal: Terminal) -> int:
     leave_no_core()
     path = run_dir(config) / "service.log"
     log = log_file(path)
+    logging.raiseExceptions = False  # a full disk costs lines of the log, nothing else
     logging.getLogger().addHandler(log)  # also what this process logs
     shown = os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else path
     entry = f" and HAProxy on port {config.lb_port}" if config.supervise_haproxy else ""
