@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from app.config import Config
+from app.engine.batching.batch_limit import BatchLimit
 from app.engine.batching.device import Device
 from app.engine.batching.operation import Kind, Operation
 from app.engine.cancellation import Cancellation
@@ -132,6 +133,19 @@ def test_full_memory_halves_the_batch_and_is_remembered(doubler):
     doubler.batches.clear()
     assert results(doubler.gather([1, 2])) == [2, 4]
     assert [len(batch) for batch in doubler.batches] == [1, 1, 1]
+
+
+def test_a_halved_batch_grows_again_after_a_while(doubler):
+    doubler.device._limits[Kind.ENCODE] = BatchLimit(4, _patience_s=0.2)
+    doubler.memory = 2
+    assert results(doubler.gather([1, 2, 3, 4])) == [2, 4, 6, 8]
+    assert doubler.device.largest_batch(Kind.ENCODE) == 2
+    doubler.memory = 4
+    time.sleep(0.3)
+
+    doubler.batches.clear()
+    assert results(doubler.gather([1, 2, 3, 4])) == [2, 4, 6, 8]
+    assert doubler.batches == [[0], [1, 2, 3, 4]]
 
 
 def test_memory_too_small_for_one_is_an_error(doubler, quick):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.engine.batching.batch_limit import BatchLimit
 from app.engine.batching.operation import Kind, Operation
 from app.engine.batching.schedule import is_deferred_turn, next_batch, next_turn
 from app.engine.job import Tier
@@ -62,7 +63,7 @@ class Device:
         self, calls: Mapping[Kind, Call], threads: int, max_batch: int, gathering: bool = False
     ) -> None:
         self._calls = calls
-        self._max_batch = dict.fromkeys(calls, max_batch)
+        self._limits = {kind: BatchLimit(max_batch) for kind in calls}
         self._waiting: list[Operation] = []
         self._work = threading.Condition()
         self._gathering = gathering
@@ -96,7 +97,12 @@ class Device:
 
     def largest_batch(self, kind: Kind) -> int:
         """Return the most operations of one call, as memory allows."""
-        return self._max_batch[kind]
+        return self._limits[kind].now
+
+    def settle(self, kind: Kind, most: int) -> None:
+        """Never put more operations into one call, whatever memory is free later."""
+        with self._work:
+            self._limits[kind].settle(most)
 
     @property
     def failures(self) -> int:
@@ -131,7 +137,7 @@ class Device:
                 self._drop_cancelled()
                 now = time.monotonic()
                 turn = is_deferred_turn(self._waiting, now, self._deferred_turn)
-                batch = next_batch(self._waiting, self._max_batch, turn, self._gathered())
+                batch = next_batch(self._waiting, self._sizes(now), turn, self._gathered())
                 if batch and batch[0].tier is Tier.DEFERRED:
                     courtesy = self._realtime_served + COURTESY_S - now
                     if courtesy > 0 and not turn:
@@ -149,6 +155,13 @@ class Device:
                         self._work.notify()  # operations held back until now may start
                     return batch
                 self._work.wait()
+
+    def _sizes(self, now: float) -> dict[Kind, int]:
+        """Return the most operations of one call of each kind."""
+        for kind, limit in self._limits.items():
+            if limit.grow(now):
+                logger.info("batch grows again kind=%s limit=%d", kind.name.lower(), limit.now)
+        return {kind: limit.now for kind, limit in self._limits.items()}
 
     def _gathered(self) -> list[tuple[Kind, Hashable]]:
         """Return kind and key of the calls in progress whose like must wait."""
@@ -202,13 +215,12 @@ class Device:
         return call(batch)
 
     def _halve(self, batch: Sequence[Operation]) -> None:
-        """Split the call in two, and limit later calls of its kind to half."""
+        """Split the call in two, and limit later calls of its kind to half for a while."""
         half = len(batch) // 2
-        kind = batch[0].kind
         with self._work:
-            self._max_batch[kind] = min(self._max_batch[kind], half)
+            limit = self._limits[batch[0].kind].halve(len(batch), time.monotonic())
         metrics.OUT_OF_MEMORY.inc()
-        logger.warning("out of memory windows=%d new_limit=%d", len(batch), half)
+        logger.warning("out of memory windows=%d new_limit=%d", len(batch), limit)
         self._call(batch[:half])
         self._call(batch[half:])
 
