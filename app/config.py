@@ -542,6 +542,12 @@ class Config:
         """Return `CUDA_VISIBLE_DEVICES` for this worker; None: leave it as it is."""
         return self.gpus[(self.worker_id - 1) % len(self.gpus)] if self.gpus else None
 
+    @property
+    def workers_on_gpu(self) -> int:
+        """The workers that share this worker's GPU, itself included."""
+        everywhere = len(self.gpus) or 1
+        return len(range((self.worker_id - 1) % everywhere, self.workers, everywhere)) or 1
+
     def environment(self) -> dict[str, str]:
         """Return the settings as environment variables, for Supervisor and HAProxy to read."""
         return {each.name.upper(): show(getattr(self, each.name)) for each in settings()}

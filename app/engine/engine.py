@@ -15,6 +15,7 @@ from app.engine.files import ModelError, one_line
 from app.engine.gpu_memory import Memory
 from app.engine.hardware import HardwareError
 from app.engine.job import Job
+from app.engine.kernel_cache import LOADING
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from app.errors import DeviceFailed, EngineFailed, NotReady, ServiceError
@@ -62,6 +63,7 @@ class Engine:
         self._config = config
         self.admission = Admission.of(config)
         self._model: Model | None = None
+        self._progress = LOADING
         self._failure = ""
         self._proven = time.monotonic()  # time of the last successful transcript
         self._doubt = ""  # why the worker is unhealthy; empty: it is healthy
@@ -83,7 +85,7 @@ class Engine:
         """Return why this worker is not ready; None: it is ready."""
         match self.admission.state:
             case ServiceState.LOADING:
-                return "The model is loading."
+                return self._progress
             case ServiceState.BROKEN:
                 return self._failure
             case ServiceState.DRAINING:
@@ -164,8 +166,7 @@ class Engine:
 
     def _load(self) -> None:
         try:
-            model = Model(self._config)
-            model.warm_up()
+            model = Model.loaded(self._config, self._report)
         except (ModelError, HardwareError) as error:
             self._fail(str(error))
             self._try_again()
@@ -184,6 +185,10 @@ class Engine:
                 "worker ready model=%s device=%s concurrent_calls=%d",
                 self._config.name, model.device, model.replicas,
             )  # fmt: skip
+
+    def _report(self, progress: str) -> None:
+        """Show what the loading thread does, as the reason for not being ready."""
+        self._progress = progress
 
     def _try_again(self) -> None:
         """Keep the reason visible for a while, then ask for a new process.

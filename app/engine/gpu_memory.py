@@ -8,6 +8,8 @@ from typing import Any
 
 import pynvml  # type: ignore[import-untyped]
 
+from app.engine.cuda_driver import Driver
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -58,3 +60,29 @@ class GpuMemory:
             return None
         own = (process.usedGpuMemory for process in processes if process.pid == os.getpid())
         return next((int(size) for size in own if size is not None), None)
+
+
+class MemoryShare:
+    """Share of a GPU's memory that one of its workers may take.
+
+    Args:
+        driver: the driver, whose memory pool CTranslate2 allocates from.
+        gpu: the GPU's memory reader.
+        workers: workers on this GPU.
+    """
+
+    def __init__(self, driver: Driver, gpu: GpuMemory, workers: int) -> None:
+        self._driver = driver
+        self._gpu = gpu
+        self._bytes = driver.total_bytes() // workers
+
+    def begin(self) -> None:
+        """Start to measure."""
+        self._driver.forget_peak()
+
+    def keeps(self) -> bool:
+        """Return whether this process kept to its share since `begin`, and start again."""
+        now, peak = self._driver.reserved_bytes()
+        at_rest = self._gpu.own_bytes() or now
+        self.begin()
+        return at_rest + peak - now <= self._bytes

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +24,11 @@ from app.engine.decoding import Decoding
 from app.engine.encoder_window import FULL_FRAMES
 from app.engine.features import LogMel
 from app.engine.files import ModelError, find_model, one_line
-from app.engine.gpu_memory import GpuMemory
+from app.engine.gpu_memory import GpuMemory, MemoryShare
 from app.engine.hallucination_filter import HallucinationFilter
 from app.engine.hardware import choose_device, gpu_count, preload_cublas
 from app.engine.job import Job
+from app.engine.kernel_cache import filled_once
 from app.engine.options import DecodeOptions
 from app.engine.token_cache import TokenCache
 from app.engine.transcription import Transcription
@@ -80,8 +83,8 @@ class Model:
 
         self._whisper.feature_extractor = LogMel(**self._whisper.feat_kwargs)
         self._whisper.hf_tokenizer = TokenCache(self._whisper.hf_tokenizer)
-        gpu = driver() if self.device == "cuda" else None
-        self.gpu_memory = GpuMemory(gpu.uuid()) if gpu else None
+        self._gpu = driver() if self.device == "cuda" else None
+        self.gpu_memory = GpuMemory(self._gpu.uuid()) if self._gpu else None
         max_batch = max_batch or (config.max_batch_size if self.device == "cuda" else 1)
         # As many parts of a recording as fill the device, so that a lone request finishes soonest.
         self._parts_at_once = max(config.replicas, max_batch)
@@ -115,14 +118,36 @@ class Model:
         return self.multilingual and not any(part in self._config.name for part in NO_TRANSLATION)
 
     def warm_up(self) -> None:
-        """Self-test the model, and on a GPU try full batches.
+        """Self-test the model, and on a GPU make every kind of call and try full batches.
 
         Raises:
             ModelError: the self-test gave no text, or not even one window fits in GPU memory.
         """
         self.prove()
-        if self.gpu_memory is not None:
-            self.try_full_batch()
+        if self._gpu and self.gpu_memory:
+            self.make_rare_calls()
+            share = MemoryShare(self._gpu, self.gpu_memory, self._config.workers_on_gpu)
+            share.begin()
+            self.try_full_batch(share.keeps)
+
+    @classmethod
+    def loaded(cls, config: Config, report: Callable[[str], None]) -> Model:
+        """Load a model and warm it up.
+
+        Args:
+            report: called with a sentence on what is going on.
+
+        Raises: see `Model` and `warm_up`.
+        """
+        gpu = driver() if choose_device(config.device, gpu_count()) == "cuda" else None
+        with filled_once(gpu, report) if gpu else nullcontext():
+            model = cls(config)
+            model.warm_up()
+        return model
+
+    def make_rare_calls(self) -> None:
+        """Make each kind of call that the self-test leaves out, before requests do."""
+        self._shared.make_rare_calls(self._silence(), self._config.best_of)
 
     def prove(self) -> None:
         """Run the self-test: transcribe a bundled recording, with detection and alignment.
@@ -140,15 +165,22 @@ class Model:
                 "recording. Fetch or convert it again, or choose another MODEL_SIZE."
             )
 
-    def try_full_batch(self) -> int:
+    def try_full_batch(self, fits: Callable[[], bool] = lambda: True) -> int:
         """Determine the batch size by making the largest possible calls; return it.
+
+        Args:
+            fits: called after each trial; returns whether it kept to this worker's share of the
+                memory.
 
         Raises:
             ModelError: not even one window fits in GPU memory.
         """
+        config = self._config
         wanted = self.device_threads.largest_batch(Kind.ENCODE)
+        calls = max(1, min(self.replicas, config.slots // wanted))
+        hypotheses = max(config.beam_size, config.best_of)
         try:
-            largest = self._shared.try_full_batch(self._silence(), self._config.beam_size)
+            largest = self._shared.try_full_batch(self._silence(), hypotheses, calls, fits)
         except RuntimeError as error:
             raise ModelError(
                 f"Not one window of the model {self._config.model_size} has room in the memory of "

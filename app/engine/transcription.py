@@ -17,7 +17,7 @@ from faster_whisper.transcribe import restore_speech_timestamps
 
 from app.audio.limits import SAMPLE_RATE
 from app.config import Config
-from app.engine.batching.batched_model import END_OF_TEXT, special
+from app.engine.batching.batched_model import END_OF_TEXT, PROMPT_TOKENS, special
 from app.engine.cancellation import Cancellation
 from app.engine.job import Job
 from app.engine.options import DecodeOptions
@@ -25,7 +25,6 @@ from app.engine.results import Segment, Transcript, Word
 from app.engine.speech import PADDING_S, Part, amplified, is_long, parts
 from app.engine.token_scores import scored, token_bytes
 
-PROMPT_TOKENS = 223  # half of Whisper's text context, minus the token that opens the prompt
 FRAME_SAMPLES = 160  # audio samples per frame of features
 # Uncovered speech of this length was skipped by the model and is decoded on its own. In four
 # random orders of the test sentences (base, lively talk) the error rate fell from 5.90 % to 5.52 %.

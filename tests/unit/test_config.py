@@ -86,6 +86,16 @@ def test_gpus_are_dealt_to_workers_in_turn():
     assert read({}).worker_gpu is None
 
 
+def test_workers_that_share_a_gpu_are_counted():
+    of_five = [
+        read({"GPUS": "0,1", "WORKERS": "5", "WORKER_ID": str(number)}).workers_on_gpu
+        for number in range(1, 6)
+    ]
+
+    assert of_five == [3, 2, 3, 2, 3]
+    assert read({"WORKERS": "2"}).workers_on_gpu == 2, "all have the first GPU"
+
+
 @pytest.mark.parametrize(
     ("environ", "gpus"),
     [

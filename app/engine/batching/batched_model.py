@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ctranslate2
@@ -14,12 +14,21 @@ from app.engine.batching.device import Call, Device
 from app.engine.batching.operation import Kind, Operation
 from app.engine.batching.window import Encoded, EncodedBatch, gather
 from app.engine.cancellation import Cancellation
-from app.engine.hallucination_filter import HallucinationFilter
+from app.engine.hallucination_filter import NO_REPEATED_GROUP, HallucinationFilter
 from app.engine.job import Tier
 from app.observability import metrics
 
 END_OF_TEXT = "<|endoftext|>"
 CONTEXT_TOKENS = 448  # prompt and text together
+PROMPT_TOKENS = CONTEXT_TOKENS // 2 - 1  # without the token that opens the prompt
+ANY_TEXT = 0  # a text token, for calls whose text does not matter
+# As faster-whisper decodes.
+DECODING = {
+    "max_length": CONTEXT_TOKENS,
+    "return_scores": True,
+    "return_no_speech_prob": True,
+    "max_initial_timestamp_index": 50,
+}
 
 
 class BatchedModel:
@@ -51,6 +60,8 @@ class BatchedModel:
         self.start_token = special(tokenizer, "<|startoftranscript|>")
         # Is in all prompts of a call, or in none.
         self.no_timestamps_token = special(tokenizer, "<|notimestamps|>")
+        # Opens a prompt.
+        self.previous_token = special(tokenizer, "<|startofprev|>")
         # Text tokens are the tokens below it.
         self.end_token = special(tokenizer, END_OF_TEXT)
         self.adaptive = adaptive
@@ -87,38 +98,89 @@ class BatchedModel:
             )
         )
 
-    def try_full_batch(self, features: np.ndarray, beams: int) -> int:
-        """Make the largest possible calls, and return how many windows fit in one.
+    def try_full_batch(
+        self, features: np.ndarray, hypotheses: int, calls: int, fits: Callable[[], bool]
+    ) -> int:
+        """Make the largest calls that requests can cause; return how many windows fit in one.
 
-        Only this trial sets the batch size. Its texts are as long as Whisper's context allows, so
-        no later call takes more memory. A call that runs out of memory is halved, and the device
-        keeps the smaller batch; so it does when several calls or workers exhaust memory later.
+        Only this trial sets the batch size. A call that runs out of memory is halved, and the
+        device keeps the smaller batch for a while. A call that takes another worker's share of the
+        memory is halved for good.
 
         Args:
             features: features of one window, float32, shape (n_mels, n_frames).
-            beams: beam size.
+            hypotheses: beam size, or number of samples if that is larger.
+            calls: number of calls at the same time.
+            fits: called after each trial; returns whether it kept to this worker's share.
         """
-        cancellation = Cancellation()
+        while True:
+            self._make_largest_calls(features, hypotheses, calls)
+            largest = min(self.device.largest_batch(kind) for kind in Kind)
+            if largest == 1 or fits():
+                return largest
+            for kind in Kind:
+                self.device.settle(kind, largest // 2)
 
-        def run(kind: Kind, payloads: Sequence[Any], shared: Any = None) -> list[Any]:
-            now = time.monotonic()
-            return self.device.run_together(
-                [
-                    Operation(kind, "full", payload, shared, Tier.REALTIME, cancellation, now)
-                    for payload in payloads
-                ]
-            )
-
-        n_windows = self.device.largest_batch(Kind.ENCODE)
-        windows = run(Kind.ENCODE, [features] * n_windows)
-        prompt = [self.start_token, self.no_timestamps_token]
-        endless = {
-            "beam_size": beams,
-            "max_length": CONTEXT_TOKENS,
+    def _make_largest_calls(self, features: np.ndarray, hypotheses: int, calls: int) -> None:
+        """Encode, decode and align full batches: the longest prompt, and as much text as fits."""
+        n_windows = calls * self.device.largest_batch(Kind.ENCODE)
+        windows = self._run(Kind.ENCODE, [features] * n_windows)
+        prompt = [self.previous_token, *[ANY_TEXT] * PROMPT_TOKENS, *self._task()]
+        endless = DECODING | {
+            "beam_size": hypotheses,
             "suppress_tokens": [-1, self.end_token],
         }
-        run(Kind.GENERATE, [(window, prompt) for window in windows], endless)
-        return min(self.device.largest_batch(kind) for kind in (Kind.ENCODE, Kind.GENERATE))
+        self._run(Kind.GENERATE, [(window, prompt) for window in windows], endless)
+        text = [ANY_TEXT] * (CONTEXT_TOKENS // 2)
+        n_frames = features.shape[1]
+        aligned = [(window, text, n_frames) for window in windows]
+        self._run(Kind.ALIGN, aligned, ([self.start_token], {}))
+
+    def make_rare_calls(self, features: np.ndarray, best_of: int) -> None:
+        """Make each kind of call that the self-test leaves out, on one window.
+
+        On a GPU the first call of a kind may have its kernels compiled.
+
+        Args:
+            features: features of one window, float32, shape (n_mels, n_frames).
+            best_of: number of samples above temperature 0.
+        """
+        windows = self._run(Kind.ENCODE, [features])
+        short = DECODING | {"max_length": 16}
+        sampling = {
+            "beam_size": 1, "num_hypotheses": best_of, "sampling_topk": 0,
+            "sampling_temperature": 1.0,
+        }  # fmt: skip
+        for rare in (
+            sampling,
+            {"no_repeat_ngram_size": NO_REPEATED_GROUP},
+            {"repetition_penalty": 1.1},
+        ):
+            self._run(Kind.GENERATE, [(windows[0], self._task())], short | rare)
+        if self.model.is_multilingual:
+            self._run(Kind.DETECT_LANGUAGE, windows)
+
+    def _task(self) -> list[int]:
+        return [self.start_token, self.no_timestamps_token]
+
+    def _run(self, kind: Kind, payloads: Sequence[Any], shared: Any = None) -> list[Any]:
+        """Run operations in full batches, and several batches at the same time."""
+        size = self.device.largest_batch(kind)
+        cancellation, now = Cancellation(), time.monotonic()
+        return self.device.run_together(
+            [
+                Operation(
+                    kind,
+                    ("trial", number // size),
+                    payload,
+                    shared,
+                    Tier.REALTIME,
+                    cancellation,
+                    now,
+                )
+                for number, payload in enumerate(payloads)
+            ]
+        )
 
 
 def special(tokenizer: tokenizers.Tokenizer, text: str) -> int:
