@@ -75,11 +75,11 @@ def test_without_cuda_the_role_is_told_nothing():
     assert run.returncode != 0
 
 
-def test_debian_gets_cuda_and_its_compiler():
-    """The driver's package only recommends them, and recommendations are not installed."""
+def test_debian_gets_cuda():
+    """The driver's package only recommends it, and recommendations are not installed."""
     packages = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
 
-    assert {"libcuda1", "libnvidia-ptxjitcompiler1", "nvidia-modprobe"} <= set(
+    assert {"libcuda1", "nvidia-modprobe"} <= set(
         packages["_nvidia_distribution_packages"]["Debian"]
     )
 
