@@ -37,7 +37,6 @@ from pathlib import Path
 
 import faster_whisper
 import httpx
-import matplotlib
 import numpy as np
 
 from app.audio.decode import decode
@@ -295,6 +294,9 @@ def show(case: str, title: str, measured: list[Measured]) -> list[dict[str, obje
 
 def plot(lines: list[dict[str, object]], target: Path) -> None:
     """Requests a second over clients, a picture a case."""
+    # Here, since most who import this module draw nothing.
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -2,9 +2,9 @@
 
 A benchmark of speed or memory needs a model's shape and not what it has learned. What a decoder
 with purely random weights says never ends, or ends at once, so these decoders have a script: the
-next token follows from the last one alone. Every window, whatever its sound and its prompt, decodes to a
-timestamp, WORDS words, a timestamp and the end, in every beam, and the service's filters accept it.
-Layers have random weights whose contribution is too small to change a word.
+next token follows from the last one alone. Every window, whatever its sound and its prompt, decodes
+to a timestamp, WORDS words, a timestamp and the end, in every beam, and the service's filters
+accept it. Layers have random weights whose contribution is too small to change a word.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Size:
 
 
 SIZES = {
+    "trial": Size(128, 1, 1),  # none of OpenAI's: shows on a CPU that a benchmark works
     "tiny": Size(384, 4, 4),
     "base": Size(512, 6, 6),
     "small": Size(768, 12, 12),
