@@ -39,7 +39,8 @@ PARTS = {
     "memory": 60,
 }  # fmt: skip
 ALL_S = sum(PARTS.values())
-SPARE_S = 8  # between the moment a part should end and the one it is killed
+SPARE_S = 8  # between the moment a part should end and the one it is interrupted
+CLEAN_UP_S = 10  # of a part that is interrupted; then it is killed
 
 
 def main() -> int:
@@ -82,16 +83,18 @@ def run(name: str, seconds: float, variables: dict[str, str]) -> bool:
         start_new_session=True,
     )
     try:
-        status = process.wait(seconds)
+        process.wait(seconds)
     except subprocess.TimeoutExpired:
-        print(f"\n{name}: ended after {seconds:.0f} s; what it had measured is in its file.")
-        status = -signal.SIGKILL
+        print(f"\n{name}: its {seconds:.0f} s are over; what it had measured is in its file.")
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(CLEAN_UP_S)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    print(f"\n({name}: {time.monotonic() - began:.0f} s, exit status {status})")
-    return status == 0
+    print(f"\n({name}: {time.monotonic() - began:.0f} s, exit status {process.returncode})")
+    return process.returncode == 0
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Any
 
 import ctranslate2
 import faster_whisper
-from app.pool.pool import find_haproxy
 
 from app.engine.options import DecodeOptions
+from app.pool.environment import find_haproxy
 from tests.measure.gpu.part import DEVICE, GPU, MODELS, SIZE, TYPES, Part
 from tests.measure.load import about
 from tests.measure.random_model import random_model

@@ -16,23 +16,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.pool.pool import PoolError, find_haproxy
 from prometheus_client import REGISTRY
 
 from app.config import Config
 from app.engine.batching.operation import Kind
 from app.engine.job import Job
 from app.engine.model import Model
-from tests.measure import chaos
+from app.pool.environment import PoolError, find_haproxy
 from tests.measure.gpu.clients import WINDOWS_SENT, options_of
 from tests.measure.gpu.part import DEVICE, GPU, MODELS, SIZE, TYPES, Part
 from tests.measure.random_model import random_model
+from tests.support.stack import Stack
 from tests.support.steady import Load
-from tests.support.victim import WINDOW, Victim, harm_device
+from tests.support.victim import WEDGE, WINDOW, Victim, harm_device
 from tests.support.waiting import until
 
+WORKERS = 3
 CLIENTS = 6
 BEFORE_S, AFTER_S = 2.0, 2.0
+FAULT_S = 15.0  # least time for one
 BACK_S = 60.0
 LEFT_BYTES = 64 << 20  # what the real fault leaves free
 
@@ -44,7 +46,7 @@ def out_of_memory(victim: Victim) -> None:
 
 def kill(victim: Victim) -> None:
     """kill -9 of the process that holds a model"""
-    chaos.kill(victim, 1)
+    os.kill(victim.child(1), signal.SIGKILL)
 
 
 def drain(victim: Victim) -> None:
@@ -52,14 +54,23 @@ def drain(victim: Victim) -> None:
     os.kill(victim.arbiters()[2], signal.SIGTERM)
 
 
+@contextmanager
+def pool(folder: Path) -> Iterator[Victim]:
+    """Start a pool whose device obeys `harm_device`; requests wait where they could be refused."""
+    settings = {
+        "WORKERS": str(WORKERS), "MODEL_SIZE": str(random_model(SIZE, MODELS)), "DEVICE": DEVICE,
+        "COMPUTE_TYPE": TYPES[0], "FAIL_FAST_WHEN_BUSY": "false", "QUEUE_TIMEOUT_S": "30",
+        "WEDGE_DIR": str(folder), "PYTHONPATH": str(WEDGE),
+    }  # fmt: skip
+    with Stack.started(folder / "run", **settings) as stack:
+        yield Victim(stack)
+
+
 def pool_faults(part: Part) -> None:
     """Cause each fault in one pool."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        chaos.hurtable(Path(folder), DEVICE=DEVICE) as victim,
-    ):
+    with tempfile.TemporaryDirectory() as folder, pool(Path(folder)) as victim:
         for fault in (out_of_memory, kill, drain):
-            if part.left_s < BACK_S / 2:
+            if part.left_s < FAULT_S:
                 part.note(f"No time for: {fault.__doc__}.")
                 continue
             part.add("Faults in a pool of three workers", **caused(victim, fault))
@@ -72,7 +83,7 @@ def caused(victim: Victim, fault: Callable[[Victim], None]) -> dict[str, object]
         began = time.monotonic()
         fault(victim)
         until(lambda: victim.up() < victim.all(), 5.0)  # the balancer may not see the fault at all
-        back = until(lambda: victim.up() == chaos.WORKERS, BACK_S)
+        back = until(lambda: victim.up() == WORKERS, BACK_S)
         seconds = time.monotonic() - began
         time.sleep(AFTER_S)
     return {
@@ -152,7 +163,7 @@ def main() -> None:
     try:
         find_haproxy()
         pool_faults(part)
-    except (PoolError, AssertionError) as error:  # no HAProxy; no model tiny.en; not ready in time
+    except (PoolError, AssertionError) as error:  # no HAProxy; not ready in time
         part.note(f"Faults in a pool were not caused: {str(error)[-500:]}")
     part.finish()
 

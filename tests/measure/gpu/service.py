@@ -8,15 +8,14 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from app.pool.pool import PoolError, find_haproxy
-
+from app.pool.environment import PoolError, find_haproxy
 from tests.measure.gpu.part import DEVICE, GPU, MODELS, SIZE, TYPES, Part
 from tests.measure.load import side
 from tests.measure.load.run import Load, run
 from tests.measure.random_model import random_model
 
 WINDOW_S = "6"
-SECONDS = 6
+SECONDS = 8
 # workers -> users
 RUNS = {1: (1, 8, 32), 2: (32, 64)} if GPU else {1: (2,)}
 
