@@ -1,0 +1,48 @@
+"""Generated models of the benchmarks: every window has the same text, whoever decodes it."""
+
+from __future__ import annotations
+
+import faster_whisper
+import pytest
+
+from app.config import Config
+from app.engine.job import Job
+from app.engine.model import Model
+from app.engine.options import DecodeOptions
+from tests.measure.random_model import WORDS, random_model
+from tests.support import plain
+from tests.support.recordings import recording
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return random_model("trial", tmp_path_factory.mktemp("models"))
+
+
+def test_a_generated_model_says_its_sentence_with_any_prompt_beam_and_sound(folder):
+    whisper = faster_whisper.WhisperModel(str(folder), "cpu", compute_type="int8")
+    speech = recording("austen_0890.wav").waveform()
+    options = DecodeOptions(language="en", word_timestamps=True)
+    (segment,), _ = plain.transcribe(whisper, speech, options)
+
+    assert len(segment.text.split()) == WORDS
+    assert segment.avg_logprob > -0.5
+    assert segment.compression_ratio < 2.4
+    others = [
+        plain.transcribe(whisper, speech, options, beam_size=1),
+        plain.transcribe(whisper, speech[:32_000], options, beam_size=8),
+        plain.transcribe(whisper, speech, DecodeOptions(language="en", prompt="as they said")),
+        plain.transcribe(whisper, speech, DecodeOptions()),
+    ]
+    assert [[each.text for each in found] for found, _ in others] == [[segment.text]] * 4
+    assert others[-1][1].language == "en"
+
+
+def test_the_service_accepts_a_generated_model_and_its_text(folder):
+    model = Model(Config(model_size=str(folder), workers=1, device="cpu"), max_batch=2)
+    model.warm_up()
+    speech = recording("austen_0890.wav").waveform()
+
+    text = model.decode(Job(speech, DecodeOptions(prompt="as they said"))).result().text
+
+    assert len(text.split()) == WORDS
