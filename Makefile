@@ -89,13 +89,13 @@ wer: setup-test ## compare the word error rate with plain faster-whisper
 bench: setup-test ## compare requests a second with plain faster-whisper
 	@$(PY) -m tests.measure.bench $(BENCH)
 
-bench-gpu: setup-test ## measure speed, memory and words of batches on a GPU
-	@$(PY) -m tests.measure.bench_gpu $(BENCH)
+bench-gpu: setup-test ## measure words, speed, memory and faults on a GPU in 15 minutes: make bench-gpu [ARGS="speed words"]
+	@$(PY) -m tests.measure.bench_gpu $(ARGS)
 
 bench-host: setup-test ## measure what the host's processor can feed to a GPU, which is simulated
 	@$(PY) -m tests.measure.bench_host $(BENCH)
 
-gpu-bundle: setup-test ## pack what bench-gpu needs on a machine without network, in .run/gpu-bundle
+gpu-bundle: setup-test ## pack what bench-gpu needs on a machine without network: make gpu-bundle [PYTHON_VERSION=3.12]
 	@tests/measure/gpu_bundle.sh
 
 endurance: setup-test ## test an hour of audio beside live windows, leaving clients, and a long life in 20 minutes

@@ -2,7 +2,8 @@
 
     make bench-gpu                                       every part
     python -m tests.measure.bench_gpu words speed        some of them
-    python -m tests.measure.bench_gpu --minutes 30
+    python -m tests.measure.bench_gpu environment --minutes 10
+    python -m tests.measure.bench_gpu --size small
 
 Parts, in this order, each in a process of its own that is ended when its time is up:
 
@@ -29,13 +30,22 @@ import sys
 import time
 from contextlib import suppress
 
-from app.config import ROOT
+from app.config import ROOT, Config
+from app.worker.cuda_environment import cuda_environment
 from tests.measure.gpu import cublas
-from tests.measure.gpu.part import DEADLINE, DEVICE, RESULTS
+from tests.measure.gpu.part import (
+    CUBLAS_VARIABLE,
+    DEADLINE,
+    DEVICE,
+    RESULTS,
+    SIZE,
+    SIZE_VARIABLE,
+)
+from tests.measure.random_model import SIZES
 
 # part -> its seconds of 15 minutes
 PARTS = {
-    "environment": 90, "words": 120, "batches": 60, "speed": 330, "service": 120, "faults": 120,
+    "environment": 150, "words": 110, "batches": 60, "speed": 320, "service": 100, "faults": 100,
     "memory": 60,
 }  # fmt: skip
 ALL_S = sum(PARTS.values())
@@ -46,25 +56,21 @@ CLEAN_UP_S = 10  # of a part that is interrupted; then it is killed
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--minutes", type=float, default=ALL_S / 60, help="of all parts together")
+    parser.add_argument("--minutes", type=float, help="of these parts together")
+    parser.add_argument("--size", choices=list(SIZES), default=SIZE, help="of the generated model")
     chosen = parser.parse_args()
     if unknown := set(chosen.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(unknown)}")
     found, variables = cublas.environment()
-    variables |= {
-        "BENCH_GPU_CUBLAS": found,
-        # Kernels are compiled once for all parts.
-        "CUDA_CACHE_PATH": str(ROOT / ".run" / "cuda-cache"),
-        "CUDA_CACHE_MAXSIZE": str(4 << 30),
-    }
+    # As a worker has it; kernels are compiled once for all parts.
+    variables |= cuda_environment(Config(run_dir=RESULTS), os.environ)
+    variables |= {CUBLAS_VARIABLE: found, SIZE_VARIABLE: chosen.size}
     print(f"Device: {DEVICE}. Results: {RESULTS}")
     began = time.monotonic()
     names = chosen.parts or list(PARTS)
-    failed = [
-        name
-        for name in names
-        if not run(name, PARTS[name] * chosen.minutes * 60 / ALL_S, variables)
-    ]
+    ordinary_s = sum(PARTS[name] for name in names)
+    times = chosen.minutes * 60 / ordinary_s if chosen.minutes else 1
+    failed = [name for name in names if not run(name, PARTS[name] * times, variables)]
     minutes = (time.monotonic() - began) / 60
     print(f"\n{len(names) - len(failed)} of {len(names)} parts finished in {minutes:.1f} minutes.")
     if failed:

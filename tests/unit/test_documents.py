@@ -22,8 +22,8 @@ CAPITALS = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|[A-Z]{4,})(?:=[^`]*)?`")
 # In capitals and no settings: variables of commands, other programs' variables, constants.
 NO_SETTINGS = {
     "ARGS", "NAME", "KEEP_OLD", "OLD", "REQUESTS_PER_MINUTE", "CONCURRENT_REQUESTS", "RECORDINGS",
-    "CUDA_VISIBLE_DEVICES", "CUDA_CACHE_PATH", "CUDA_MODULE_LOADING", "OTEL_EXPORTER_OTLP_HEADERS",
-    "OTEL_TRACES_SAMPLER", "O_TMPFILE", "SHA256SUMS", "FILE", "DEFERRED_SHARE", "LOAD_KEY",
+    "CUDA_VISIBLE_DEVICES", "CUDA_CACHE_PATH", "CUDA_MODULE_LOADING", "CT2_CUDA_ALLOCATOR",
+    "CUBLAS", "PYTHON_VERSION", "O_TMPFILE", "SHA256SUMS", "FILE", "DEFERRED_SHARE", "LOAD_KEY",
 }  # fmt: skip
 
 pages = pytest.mark.parametrize("page", PATHS, ids=lambda page: page.name)

@@ -14,7 +14,7 @@ import faster_whisper
 
 from app.engine.options import DecodeOptions
 from app.pool.environment import find_haproxy
-from tests.measure.gpu.part import DEVICE, GPU, MODELS, SIZE, TYPES, Part
+from tests.measure.gpu.part import CUBLAS_VARIABLE, DEVICE, GPU, MODELS, SIZE, TYPES, Part
 from tests.measure.load import about
 from tests.measure.random_model import random_model
 from tests.support import plain
@@ -30,7 +30,7 @@ def facts() -> dict[str, Any]:
         "gpus": asked("nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader"),
         "cuInit": cu_init(),
         "GPUs that CTranslate2 sees": ctranslate2.get_cuda_device_count(),
-        "cuBLAS": os.environ.get("BENCH_GPU_CUBLAS", "as found"),
+        "cuBLAS": os.environ.get(CUBLAS_VARIABLE, "as found"),
         "compute types": ", ".join(sorted(ctranslate2.get_supported_compute_types(DEVICE))),
         "revision": about.revision() or asked("cat", ".run/revision"),
     }

@@ -14,10 +14,10 @@ from pathlib import Path
 from app.config import ROOT, Config
 from app.engine.gpu_memory import GpuMemory
 from app.engine.model import Model
-from tests.measure.gpu.part import DEVICE, GPU, MODELS, TYPES, Part
+from tests.measure.gpu.part import DEVICE, GPU, MODELS, SIZE, TYPES, Part
 from tests.measure.random_model import random_model
 
-SIZES = ("large-v3-turbo", "base", "small") if GPU else ("trial",)
+SIZES = (SIZE, "base", "small") if GPU else (SIZE,)
 BATCHES = (1, 16) if GPU else (1, 2)
 
 

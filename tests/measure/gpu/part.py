@@ -16,12 +16,14 @@ DEVICE = "cuda" if GPU else "cpu"
 TYPES = ("float16", "int8_float16") if GPU else ("int8",)
 # Without a GPU the same commands run with small sizes: their figures say nothing, and the code is
 # shown to work.
-SIZE = "large-v3-turbo" if GPU else "trial"
+SIZE_VARIABLE = "BENCH_GPU_SIZE"
+SIZE = os.environ.get(SIZE_VARIABLE) or ("large-v3-turbo" if GPU else "trial")
 LEVELS = (1, 2, 4, 8, 16, 32, 64) if GPU else (1, 2)  # concurrent windows
 CPU_BATCH = 4
 
 RESULTS = ROOT / ".run" / "bench-gpu"
 MODELS = ROOT / ".run" / "test-models"
+CUBLAS_VARIABLE = "BENCH_GPU_CUBLAS"
 DEADLINE = "BENCH_GPU_DEADLINE"  # by time.monotonic(), which all processes share
 
 
