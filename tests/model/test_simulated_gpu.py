@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import ctranslate2
 import pytest
 
+import app.engine.model
 from app.config import Config
-from app.engine.cancellation import Cancellation
+from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
 from tests.support import models, simulated
@@ -22,9 +23,9 @@ OPTIONS = DecodeOptions(language="en", word_timestamps=True)
 @pytest.fixture
 def simulated_gpu(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(simulated, "RECORDED", tmp_path)
-    # Put back afterwards, what `install` replaces.
+    # `install` replaces it; this puts it back.
     monkeypatch.setattr(ctranslate2.models, "Whisper", ctranslate2.models.Whisper)
-    monkeypatch.setattr(ctranslate2, "get_cuda_device_count", ctranslate2.get_cuda_device_count)
+    monkeypatch.setattr(app.engine.model, "gpu_count", lambda: 1)
     monkeypatch.setenv("SIMULATED_GPU", "encode=150,step=0,generate_window=0,align=0")
     simulated.install()
 
@@ -35,7 +36,7 @@ def test_answers_are_the_real_models_and_take_the_gpus_time(simulated_gpu, tiny_
     waveforms = [recording(name).waveform() for name in NAMES] * 4
 
     def answer(waveform):
-        return model.transcribe(waveform, OPTIONS, Cancellation())
+        return model.decode(Job(waveform, OPTIONS)).result()
 
     with ThreadPoolExecutor(len(waveforms)) as pool:
         found = list(pool.map(answer, waveforms))
@@ -45,7 +46,7 @@ def test_answers_are_the_real_models_and_take_the_gpus_time(simulated_gpu, tiny_
     took_s = time.monotonic() - began
 
     for waveform, transcript in zip(waveforms[:2], found, strict=False):
-        real = tiny_engine.transcribe(waveform, OPTIONS, Cancellation())
+        real = tiny_engine.decode(Job(waveform, OPTIONS)).result()
         assert transcript.text == real.text
         assert [word.word for word in transcript.segments[0].words or ()] == [
             word.word for word in real.segments[0].words or ()

@@ -277,7 +277,7 @@ class SimulatedWhisper:
 
 
 def install() -> None:
-    """Have this process see one GPU, which is simulated.
+    """Have this process's models run on the simulated GPU.
 
     Environment: SIMULATED_GPU, see `Times.parsed`; SIMULATED_GPU_TURNS: a file shared by the
     processes that take turns on one GPU; without it each has a GPU, or MPS.
@@ -288,4 +288,10 @@ def install() -> None:
         wait = Turns(Path(shared), int(os.environ.get("WORKER_ID", "0"))).wait
     real = ctranslate2.models.Whisper
     ctranslate2.models.Whisper = lambda path, **_: SimulatedWhisper(path, real, times, wait)
-    ctranslate2.get_cuda_device_count = lambda: 1
+
+
+def show() -> None:
+    """Have this process see one GPU; its driver library is not there."""
+    from app.engine import hardware
+
+    hardware.gpu_count = lambda: 1

@@ -12,6 +12,7 @@ import sys
 # What to call once a module is imported: module -> module and function.
 AFTER = {
     "ctranslate2": ("tests.support.simulated", "install"),
+    "app.engine.hardware": ("tests.support.simulated", "show"),
     "app.engine.model": ("tests.measure.stages", "install"),
 }
 
