@@ -266,11 +266,12 @@ def test_worker_tells_nobody_that_it_runs(tmp_path, monkeypatch):
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_gpu_of_a_worker_is_set_before_anything_is_loaded():
-    """CUDA reads the variable once; the settings file sets it in Gunicorn's master."""
+def test_gpu_and_threads_of_a_worker_are_set_before_anything_is_loaded():
+    """CUDA and NumPy read the variables once; the settings file sets them in Gunicorn's master."""
     script = (
         "import os, sys; from app.worker import gunicorn_conf; "
-        "print(os.environ['CUDA_VISIBLE_DEVICES'], 'ctranslate2' in sys.modules)"
+        "print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OPENBLAS_NUM_THREADS']); "
+        "print({'ctranslate2', 'numpy'} & set(sys.modules))"
     )
     shown = subprocess.run(
         [sys.executable, "-c", script],
@@ -278,4 +279,4 @@ def test_gpu_of_a_worker_is_set_before_anything_is_loaded():
         stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
 
-    assert shown.stdout.split() == ["MIG-7a", "False"]
+    assert shown.stdout.split() == ["MIG-7a", "1", "set()"]
