@@ -17,9 +17,9 @@ MODEL = Path(__file__).with_name("speech.onnx")
 FRAME = 512  # samples
 CONTEXT = 64  # samples of the previous frame that the model sees too
 STATE = (1, 1, 128)
-# Frames of one call. Their intermediate results, 2.5 MB, stay in ONNX Runtime's arena for the next
+# Frames of one call. Their intermediate results, 1.3 MB, stay in ONNX Runtime's arena for the next
 # call; without it the kernel would hand out and clear the pages each time.
-BLOCK_FRAMES = 128
+BLOCK_FRAMES = 64
 
 
 class SpeechModel:
