@@ -244,6 +244,20 @@ class Config:
         "again without the prompt. 0: off.",
         minimum=0, maximum=1000, advanced=True,
     )  # fmt: skip
+    prompt_min_tokens_per_s: float = setting(
+        2.5,
+        "A window with a prompt and fewer tokens than this for each second of speech is decoded "
+        "again without the prompt, which may have made the model omit sentences; the result that "
+        "covers more of the speech is kept. 0: off.",
+        minimum=0, maximum=1000,
+    )  # fmt: skip
+    ignore_prompts: bool = setting(
+        False,
+        "Decode without the prompts that clients send. Right where bots send the previous text "
+        "with every window: words are as good or better, and windows share more calls on a GPU "
+        "([measured](measurements.md#prompts)). Wrong where prompts carry names or spellings; "
+        "`hotwords` still count.",
+    )
     long_audio: str = setting(
         "chunked",
         "How recordings over 30 s are decoded. `chunked`: in parts cut at pauses, in parallel. "

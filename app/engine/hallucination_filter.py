@@ -5,7 +5,9 @@ second often remain: a whole window for the encoder, in which Whisper hallucinat
 enter a repetition loop, most often where there is little speech, and repeat words up to its token
 limit. Repetition alone proves nothing, since people repeat themselves; more words than fit in the
 sound do. Without speech Whisper may also echo its prompt. Decoding again without the prompt shows
-whether those words were spoken. No rule matches specific phrases.
+whether those words were spoken. After a change of speaker or subject a prompt also makes Whisper
+omit whole sentences, so a text with few words is compared with that without the prompt. No rule
+matches specific phrases.
 
 Source of the compression ratio: Radford and others, Robust Speech Recognition via Large-Scale Weak
 Supervision (2022), section 4.5. Fluent English has 3 to 7 tokens a second.
@@ -21,6 +23,9 @@ from app.config import Config
 
 FRAME_MS = 10  # of a window's features
 NO_REPEATED_GROUP = 4  # a window decoded again repeats no four tokens in a row
+# Without the prompt a result needs so many more tokens, and this probability, to be kept.
+OMITTED_TOKENS = 3
+MIN_AVG_LOGPROB = -0.7
 
 
 def compression_ratio(text: str) -> float:
@@ -43,12 +48,14 @@ class HallucinationFilter:
         loop_max_tokens_per_s: the most tokens that can be spoken in a second; 0: no limit.
         max_compression_ratio: the highest for a text that is not repetitive.
         prompt_echo_min_chars: the shortest prompt echo, in letters; 0: echoes are not filtered.
+        prompt_min_tokens_per_s: the fewest tokens of a second of speech after a prompt; 0: any.
     """
 
     min_window_ms: int = 0
     loop_max_tokens_per_s: float = 0.0
     max_compression_ratio: float = 2.4
     prompt_echo_min_chars: int = 0
+    prompt_min_tokens_per_s: float = 0.0
 
     @classmethod
     def of(cls, config: Config) -> HallucinationFilter:
@@ -58,6 +65,7 @@ class HallucinationFilter:
             config.loop_max_tokens_per_s,
             config.compression_ratio_threshold,
             config.prompt_echo_min_chars,
+            config.prompt_min_tokens_per_s,
         )
 
     def too_short(self, sound_frames: int) -> bool:
@@ -85,3 +93,12 @@ class HallucinationFilter:
             return False
         spoken = letters(text)
         return len(spoken) >= self.prompt_echo_min_chars and spoken in letters(prompt)
+
+    def is_sparse(self, n_tokens: int, sound_frames: int) -> bool:
+        """Return whether a text has too few tokens for its sound.
+
+        Args:
+            n_tokens: number of tokens of the text, without timestamps.
+            sound_frames: frames of sound in the window, which holds little but speech.
+        """
+        return n_tokens < self.prompt_min_tokens_per_s * sound_frames * FRAME_MS / 1000

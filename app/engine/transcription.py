@@ -64,6 +64,8 @@ class Transcription:
         self._parts_at_once = parts_at_once
         self._config = config
         self._options = job.options
+        if config.ignore_prompts:
+            self._options = replace(job.options, prompt=None)
         self._cancellation = job.cancellation
         self._waveform = amplified(job.waveform) if job.options.speech.enabled else job.waveform
         self._chunked = config.long_audio == "chunked" and is_long(job.waveform)

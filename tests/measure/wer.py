@@ -6,10 +6,9 @@
 
 Both sides get the same model and the same options; the service is asked through its balancer, with
 LONG_AUDIO=sequential, which is faster-whisper's way. A third column is the engine with
-ENCODER_WINDOW=adaptive, whose words differ. A second table compares the two ways of decoding long
-recordings, sentences of many speakers with pauses, silence, music and noise between them, with the
-same sentences sent one by one. Each language is also measured with noise mixed in, and recordings
-without speech are sent: every word that comes back for one is made up.
+ENCODER_WINDOW=adaptive, whose words differ. Each language is also measured with noise mixed in, and
+recordings without speech are sent: every word that comes back for one is made up. Long recordings:
+tests/measure/long.py; windows of bots: tests/measure/windows.py.
 Texts are compared after Whisper's own normaliser (for Chinese and Japanese by characters).
 """
 
@@ -18,41 +17,34 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import faster_whisper
 import httpx
-import jiwer
 import numpy as np
-from whisper_normalizer.basic import BasicTextNormalizer
-from whisper_normalizer.english import EnglishTextNormalizer
 
 from app.config import Config
 from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
+from tests.measure.errors import Errors, normalised
 from tests.support import models
 from tests.support import plain as plain_whisper
 from tests.support.client import TRANSCRIPTIONS
 from tests.support.recordings import (
-    SAMPLE_RATE,
     Recording,
     manifest,
-    mixture,
     recording,
     recordings,
     speech,
-    utterances,
     wav,
     waveform,
     without_speech,
 )  # fmt: skip
 from tests.support.stack import Stack
 
-BY_CHARACTER = ("ja", "zh")
 NOISE_DB = (20.0, 10.0, 0.0)
 Transcriber = Callable[[Recording], str]
 
@@ -85,29 +77,6 @@ class Noisy(Recording):
     def waveform(self) -> np.ndarray:
         """float32, of the same 16 bits that a service is sent."""
         return waveform(self.content())
-
-
-@dataclass
-class Errors:
-    """Errors counted over several texts."""
-
-    wrong: int = 0
-    words: int = 0
-
-    def add(self, reference: str, text: str) -> None:
-        counted = jiwer.process_words(reference, text or " ")
-        self.wrong += counted.substitutions + counted.deletions + counted.insertions
-        self.words += len(reference.split())
-
-    def __str__(self) -> str:
-        return f"{100 * self.wrong / max(1, self.words):6.2f} %"
-
-
-def normalised(text: str, language: str | None) -> str:
-    """A text as it is compared: without case, punctuation and spelling variants."""
-    if language == "en":
-        return str(EnglishTextNormalizer()(text))
-    return str(BasicTextNormalizer(split_letters=language in BY_CHARACTER)(text))
 
 
 def through(url: str) -> Transcriber:
@@ -144,65 +113,6 @@ def inside(model: Model) -> Transcriber:
         return model.decode(Job(one.waveform(), options)).result().text
 
     return transcribe
-
-
-# name -> pauses in seconds, and what else stands between the sentences
-MIXTURES: dict[str, tuple[tuple[float, ...], tuple[str, ...]]] = {
-    "lively talk": ((0.1, 0.2, 0.35, 0.5, 0.8), ()),
-    "with pauses": ((0.3, 0.8, 1.5, 3, 5), ("music_16s.ogg", "noise_brown_20s.ogg")),
-    "long silence": ((0.5, 2, 5, 15, 30, 60), ("music_16s.ogg",)),
-}
-
-
-def compare_long(folder: Path, rounds: int = 3) -> None:
-    """Print the error rates of long recordings, over several random orders of each mixture."""
-    ways = {
-        way: Model(Config(model_size=str(folder), workers=1, long_audio=way))
-        for way in ("sequential", "chunked")
-    }
-    options = DecodeOptions(language="en")
-    alone = Errors()
-    for samples, words in utterances():
-        text = ways["sequential"].decode(Job(samples, options)).result().text
-        alone.add(normalised(words, "en"), normalised(text, "en"))
-    print(f"{'mixture':14} {'minutes':>8} {'one by one':>12}" + "".join(f"{w:>22}" for w in ways))
-    for name, (pauses_s, between) in MIXTURES.items():
-        errors = {way: Errors() for way in ways}
-        spent = dict.fromkeys(ways, 0.0)
-        minutes = 0.0
-        for seed in range(rounds):
-            long = mixture(seed, pauses_s, between)
-            minutes += long.samples.size / SAMPLE_RATE / 60
-            words = " ".join(text for _, _, text in long.spans)
-            for way, model in ways.items():
-                began = time.monotonic()
-                text = model.decode(Job(long.samples, options)).result().text
-                spent[way] += time.monotonic() - began
-                errors[way].add(normalised(words, "en"), normalised(text, "en"))
-        cells = "".join(f"{errors[way]!s:>12} {spent[way]:6.0f} s" for way in ways)
-        print(f"{name:14} {minutes:8.1f} {alone!s:>12}" + cells)
-
-
-def compare_prompts(folder: Path) -> None:
-    """Print the error rates of windows with what was said before as a prompt, whole and cut."""
-    ways = {
-        "no prompt": (Model(Config(model_size=str(folder), workers=1)), False),
-        "prompt": (Model(Config(model_size=str(folder), workers=1)), True),
-        "PROMPT_LENGTH_MULTIPLE=16": (
-            Model(Config(model_size=str(folder), workers=1, prompt_length_multiple=16)),
-            True,
-        ),
-    }
-    errors = {way: Errors() for way in ways}
-    sentences = utterances()
-    for n, (samples, words) in enumerate(sentences[1:], start=1):
-        said = " ".join(text for _, text in sentences[max(0, n - 1 - n % 3) : n])
-        for way, (model, prompted) in ways.items():
-            options = DecodeOptions(language="en", prompt=said if prompted else None)
-            text = model.decode(Job(samples, options)).result().text
-            errors[way].add(normalised(words, "en"), normalised(text, "en"))
-    print("sentences after their predecessors: ", end="")
-    print(", ".join(f"{way} {found!s}" for way, found in errors.items()))
 
 
 def compare(recordings: Iterable[Recording], sides: dict[str, Transcriber]) -> bool:
@@ -256,7 +166,7 @@ def against(url: str, chosen: Sequence[Recording]) -> None:
     hallucinations(without_speech(chosen), sides)
 
 
-def measure(name: str, folder: Path, chosen: Sequence[Recording], long: bool) -> bool:
+def measure(name: str, folder: Path, chosen: Sequence[Recording]) -> bool:
     """Print one model's tables; whether the service's texts are plain faster-whisper's."""
     settings = {
         "WORKERS": "1", "MODEL_SIZE": str(folder), "MODEL_NAME": name,
@@ -277,10 +187,6 @@ def measure(name: str, folder: Path, chosen: Sequence[Recording], long: bool) ->
         same = compare(spoken, sides)
         compare_noise(spoken, sides)
         hallucinations(without_speech(chosen), sides)
-    if long:
-        print()
-        compare_long(folder)
-        compare_prompts(folder)
     return same
 
 
@@ -289,7 +195,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--url", help="a service that runs already, such as http://127.0.0.1:8083")
     parser.add_argument("--manifest", type=Path, help="a folder of recordings with manifest.json")
-    parser.add_argument("--short", action="store_true", help="without the long recordings")
     options = parser.parse_args()
     chosen = list(manifest(options.manifest)) if options.manifest else recordings()
     if not chosen:
@@ -298,9 +203,8 @@ def main() -> int:
         against(options.url.rstrip("/"), chosen)
         return 0
     english = [one for one in chosen if one.language in ("en", None)]
-    long = not (options.short or options.manifest)
-    same = measure("tiny.en", models.tiny_en(), english, long)
-    same = measure("base", models.base(), chosen, long) and same
+    same = measure("tiny.en", models.tiny_en(), english)
+    same = measure("base", models.base(), chosen) and same
     print("\nThe service's texts are faster-whisper's." if same else "\nSome texts differ.")
     return 0 if same else 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from app.engine.hallucination_filter import HallucinationFilter
@@ -49,7 +50,13 @@ def test_an_echo_stands_in_the_prompt(text, echo):
     assert guard.is_echo(text, "So, as I said, the quarterly figures are good.") is echo
 
 
+@pytest.mark.parametrize(("tokens", "sparse"), [(9, True), (24, False), (0, True)])
+def test_a_sparse_text_has_few_tokens_for_its_sound(tokens, sparse):
+    assert HallucinationFilter(prompt_min_tokens_per_s=2.5).is_sparse(tokens, 600) is sparse
+
+
 def test_zero_believes_everything():
+    assert not HallucinationFilter().is_sparse(0, 3000)
     assert not HallucinationFilter().is_echo("the figures", "the figures")
     assert not HallucinationFilter().is_loop(LOOP, 120, 10)
     assert not HallucinationFilter().too_short(1)
@@ -143,6 +150,24 @@ def test_a_prompt_that_comes_back_gives_way_to_what_is_said(base_config):
     assert "sisters" in found[0]
     assert "sisters" not in found[20]
     assert "kiwi" in found[20]
+
+
+def test_a_prompt_does_not_make_sentences_vanish(base_config):
+    """Plain faster-whisper ends after the second of three sentences by three speakers."""
+    pause = np.zeros(6400, np.float32)
+    rest = recording("austen_0890.wav").waveform()[35_200:]
+    others = [recording(name).waveform() for name in ("synthetic_en.ogg", "goforward_16k.wav")]
+    waveform = np.concatenate([rest, pause, others[0], pause, others[1], pause])
+    options = DecodeOptions(language="en", prompt="Unless to be rather cold-hearted")
+    omissions = metrics.PROMPT_OMISSIONS._value.get()
+
+    found = [
+        Model(replace(base_config, **settings)).decode(Job(waveform, options)).result().text
+        for settings in ({"prompt_min_tokens_per_s": 0}, {}, {"ignore_prompts": True})
+    ]
+
+    assert ["meters" in text for text in found] == [False, True, True]
+    assert metrics.PROMPT_OMISSIONS._value.get() == omissions + 1
 
 
 @pytest.mark.parametrize("one", without_speech(), ids=lambda one: one.name)

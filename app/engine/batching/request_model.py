@@ -24,10 +24,12 @@ from app.engine.encoder_window import (
     is_suspicious,
     longest_sequence,
 )
-from app.engine.hallucination_filter import NO_REPEATED_GROUP
+from app.engine.hallucination_filter import MIN_AVG_LOGPROB, NO_REPEATED_GROUP, OMITTED_TOKENS
 from app.engine.job import Job
 from app.engine.token_scores import WindowScores
 from app.observability import metrics
+
+FRAMES_PER_TIMESTAMP = 2  # a timestamp token counts 20 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,30 +108,35 @@ class RequestModel:
         before, task = prompt[:start], prompt[start:]
         timestamps = self._shared.no_timestamps_token not in task
 
-        def decode(before: list[int], options: dict[str, Any]) -> Any:
-            key = (window.frames, (len(before), timestamps, freeze(options)))
+        def decode(before: list[int], **further: Any) -> Any:
+            key_options = options | further
+            if window.is_short:
+                most = longest_sequence(window.sound_frames)
+                key_options["max_length"] = max_length(most, len(before) + len(task))
+            key = (window.frames, (len(before), timestamps, freeze(key_options)))
             payload = (self._encoded(window), before + task)
-            return self._run(Kind.GENERATE, key, payload, options)
+            return self._run(Kind.GENERATE, key, payload, key_options)
 
-        limited = options
-        if short := window.frames < window.features.shape[1]:
-            most = longest_sequence(window.sound_frames)
-            limited = options | {"max_length": max_length(most, len(prompt))}
-        result = decode(before, limited)
-        if short and self._is_suspicious(result, window):
+        result = decode(before)
+        if window.is_short and self._is_suspicious(result, window):
             if window is not self._first and window.sound_frames < REST_FRAMES:
                 metrics.TAIL_WINDOWS_DISCARDED.inc()
                 return [self._no_speech()]
             metrics.WINDOWS_REDONE.inc()
-            window.frames, window.encoded = window.features.shape[1], None
-            result = decode(before, options)
+            window.widen()
+            result = decode(before)
         if before and (self._is_echo(result, before) or self._is_repetitive(result)):
             metrics.PROMPT_ECHOES.inc()
             before = []
-            result = decode(before, options)
+            result = decode(before)
+        elif before and self._is_sparse(result, window):
+            metrics.PROMPT_OMISSIONS.inc()
+            alone = decode([])
+            if self._says_more(alone, result, window):
+                before, result = [], alone
         if self._is_loop(result, window):
             metrics.REPETITION_LOOPS.inc()
-            result = decode(before, options | {"no_repeat_ngram_size": NO_REPEATED_GROUP})
+            result = decode(before, no_repeat_ngram_size=NO_REPEATED_GROUP)
             if self._is_loop(result, window):
                 return [self._no_speech()]
         if self._job.options.token_scores:
@@ -151,6 +158,32 @@ class RequestModel:
 
     def _is_repetitive(self, result: Any) -> bool:
         return self._shared.hallucination_filter.is_repetitive(self._text(self._words(result)))
+
+    def _covered(self, result: Any, window: Window) -> tuple[int, int]:
+        """Return the text tokens that faster-whisper takes of a result, and frames they cover.
+
+        After a pair of equal timestamps without a last one it decodes the rest as a new window.
+        """
+        ids, first = result.sequences_ids[0], self._shared.no_timestamps_token + 1
+        pairs = [n for n in range(1, len(ids)) if min(ids[n - 1], ids[n]) >= first]
+        ends_once = len(ids) > 1 and ids[-2] < first <= ids[-1]
+        if not pairs or ends_once:
+            return len(self._words(result)), window.sound_frames
+        taken = sum(token < self._shared.end_token for token in ids[: pairs[-1]])
+        return taken, (ids[pairs[-1] - 1] - first) * FRAMES_PER_TIMESTAMP
+
+    def _is_sparse(self, result: Any, window: Window) -> bool:
+        return self._shared.hallucination_filter.is_sparse(*self._covered(result, window))
+
+    def _says_more(self, alone: Any, result: Any, window: Window) -> bool:
+        """Return whether the result without the prompt covers the speech with more text."""
+        per_frame = [
+            n_tokens / max(1, frames)
+            for n_tokens, frames in (self._covered(each, window) for each in (alone, result))
+        ]
+        omitted = (per_frame[0] - per_frame[1]) * window.sound_frames
+        is_likely = alone.scores[0] > MIN_AVG_LOGPROB and not self._is_repetitive(alone)
+        return bool(omitted >= OMITTED_TOKENS and is_likely)
 
     def _is_echo(self, result: Any, before: list[int]) -> bool:
         prompt = [token for token in before if token < self._shared.end_token]

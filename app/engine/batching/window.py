@@ -126,6 +126,16 @@ class Window:
         # Frames the encoder sees.
         self.frames = features.shape[1]
 
+    @property
+    def is_short(self) -> bool:
+        """Return whether the encoder does not see all frames."""
+        return bool(self.frames < self.features.shape[1])
+
+    def widen(self) -> None:
+        """Show the encoder all frames, at its next use."""
+        self.frames = self.features.shape[1]
+        self.encoded = None
+
 
 def gather(windows: Sequence[Encoded], join: Join | None = None) -> ctranslate2.StorageView:
     """Return the encoder output of these windows, in this order, for one call.
