@@ -112,13 +112,14 @@ SEGMENT = an_object(
         "no_speech_prob": NUMBER,
         "audio_start": described(SECONDS, "the same as start"),
         "audio_end": described(SECONDS, "the same as end"),
+        "language": described(STRING, "where it is not the transcript's"),
         "words": described(a_list(ref("Word")), "when words were asked for"),
     },
-    optional=("words",),
+    optional=("language", "words"),
 )
 LANGUAGES = described(
     a_list(an_object({"code": described(STRING, "ISO 639 code, as Whisper writes it")})),
-    "what is spoken: one language, or none where none was detected",
+    "what is spoken: the language of the beginning, then others; none where none was detected",
 )
 VERBOSE: dict[str, Schema] = {
     "task": {"enum": ["transcribe", "translate"]},

@@ -41,6 +41,8 @@ class Segment:
     words: tuple[Word, ...] | None = None
     # None if token scores were not requested.
     token_scores: tuple[TokenScore, ...] | None = None
+    # None if it is the transcript's.
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

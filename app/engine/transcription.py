@@ -6,7 +6,7 @@ faster-whisper's types stay within this file: its long call, its lazy generator,
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,6 +29,8 @@ FRAME_SAMPLES = 160  # audio samples per frame of features
 # Uncovered speech of this length was skipped by the model and is decoded on its own. In four
 # random orders of the test sentences (base, lively talk) the error rate fell from 5.90 % to 5.52 %.
 PASSED_OVER_S = 2.0
+# Least probability with which a later part of a recording changes the language.
+CHANGE_PROBABILITY = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class Transcription:
         first = self._begin(all_parts[0], options)
         collected: list[Segment] = []
         with closing(self._all_segments(all_parts, first)) as segments:
-            for segment in clamp_timestamps(segments, duration, self._cancellation):
+            for segment in clamp_timestamps(segments, duration, self._cancellation, first.language):
                 collected.append(segment)
                 yield segment
         return Transcript(
@@ -115,16 +117,22 @@ class Transcription:
             yield from restore_timestamps(first.segments, all_parts[0])
             return
         # A prompt is the text before the recording, so only the first part gets it.
-        later = replace(self._options, language=first.language, languages=(), prompt=None)
+        later = replace(self._options, prompt=None)
+        languages: list[Future[str]] = [Future() for _ in all_parts]
+
+        def decode(n: int) -> list[Any]:
+            try:
+                begun = first if n == 0 else self._begin(all_parts[n], later, languages[n - 1])
+                languages[n].set_result(begun.language)
+            except BaseException as error:
+                languages[n].set_exception(error)  # the next part waits for it
+                raise
+            return self._complete(all_parts[n], begun, later)
+
         pool = ThreadPoolExecutor(self._parts_at_once, thread_name_prefix="part")
         try:
             # The first part also runs in the pool, or its segments would come late.
-            opening = pool.submit(self._complete, all_parts[0], first, later)
-            others = pool.map(
-                lambda part: self._complete(part, self._begin(part, later), later), all_parts[1:]
-            )
-            yield from opening.result()
-            for segments in others:
+            for segments in pool.map(decode, range(len(all_parts))):
                 yield from segments
         except GeneratorExit:
             self._cancellation.cancel()  # stop the parts being decoded
@@ -132,11 +140,17 @@ class Transcription:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _begin(self, part: Part, options: DecodeOptions) -> Begun:
-        """Determine a part's language; its segments are decoded lazily."""
+    def _begin(
+        self, part: Part, options: DecodeOptions, previous: Future[str] | None = None
+    ) -> Begun:
+        """Determine a part's language; its segments are decoded lazily.
+
+        Args:
+            previous: the language of the part before it, which a doubtful part keeps.
+        """
         speech = part.samples(self._waveform)
         whisper = self._whisper()
-        language, probability = self._language(whisper, speech, options)
+        language, probability = self._language(whisper, speech, options, previous)
         segments, info = whisper.transcribe(
             speech, language=language, **self._arguments(whisper, options)
         )
@@ -157,26 +171,36 @@ class Transcription:
             lambda token: token_bytes(tokenizer.id_to_token(token)),
         )
 
-    def _complete(self, part: Part, begun: Begun, options: DecodeOptions) -> list[Any]:
+    def _complete(
+        self, part: Part, begun: Begun, options: DecodeOptions, halve: bool = True
+    ) -> list[Any]:
         """Return a part's segments, including those of speech that the model first skipped.
 
         A part whose text fails Whisper's thresholds, most often by a repetition loop, is decoded
-        again in two halves: the model seldom fails the same way twice.
+        again in two halves, once: the model seldom fails the same way twice. Each half's language
+        is detected again, since the language may have changed within the part.
         """
         segments = list(drop_trailing_padding(begun.segments, part.seconds))
-        if any(map(self._failed, segments)) and (halves := part.halves()):
+        if halve and any(map(self._failed, segments)) and (halves := part.halves()):
+            language: Future[str] = Future()
+            language.set_result(begun.language)
             return [
                 segment
                 for half in halves
-                for segment in self._complete(half, self._begin(half, options), options)
+                for segment in self._complete(
+                    half, self._begin(half, options, language), options, halve=False
+                )
             ]
+        known = replace(options, language=begun.language)
         uncovered_parts = [part.between(a, b) for a, b in uncovered_spans(segments, part.seconds)]
         whole = list(restore_timestamps(segments, part))
-        for uncovered_part in uncovered_parts:
+        for uncovered_part in uncovered_parts if segments else ():
             retry = drop_trailing_padding(
-                self._begin(uncovered_part, options).segments, uncovered_part.seconds
+                self._begin(uncovered_part, known).segments, uncovered_part.seconds
             )
             whole += restore_timestamps(retry, uncovered_part)
+        for segment in whole:
+            segment.language = begun.language
         return sorted(whole, key=lambda segment: float(segment.start))
 
     def _failed(self, segment: Any) -> bool:
@@ -187,17 +211,26 @@ class Transcription:
         )
 
     def _language(
-        self, whisper: faster_whisper.WhisperModel, speech: np.ndarray, options: DecodeOptions
+        self,
+        whisper: faster_whisper.WhisperModel,
+        speech: np.ndarray,
+        options: DecodeOptions,
+        previous: Future[str] | None,
     ) -> tuple[str | None, float | None]:
         """Return the language to decode in and its probability; None leaves it to faster-whisper.
 
-        faster-whisper handles a language that is given or to be detected among all languages.
+        faster-whisper handles a language that is given, or to be detected among all languages in
+        a recording's first part.
         """
-        if options.language or not options.languages or not self._multilingual:
+        if options.language or not self._multilingual:
             return options.language if self._multilingual else "en", None
+        if not options.languages and previous is None:
+            return None, None
         _, _, candidates = whisper.detect_language(audio=speech)
         probabilities = dict(candidates)
-        best = max(options.languages, key=lambda code: probabilities.get(code, 0.0))
+        if options.languages:
+            probabilities = {code: probabilities.get(code, 0.0) for code in options.languages}
+        best = choose_language(probabilities, previous)
         return best, float(probabilities.get(best, 0.0))
 
     def _context(
@@ -249,6 +282,18 @@ class Transcription:
         }
 
 
+def choose_language(probabilities: dict[str, float], previous: Future[str] | None) -> str:
+    """Return the likeliest language; a doubtful part keeps that of the part before it.
+
+    Args:
+        probabilities: of each candidate.
+        previous: None for a recording's first part.
+    """
+    best = max(probabilities, key=lambda code: probabilities[code])
+    needed = CHANGE_PROBABILITY * sum(probabilities.values())
+    return best if previous is None or probabilities[best] >= needed else previous.result()
+
+
 def length_in_steps(n_tokens: int, step: int) -> int:
     """Return how many tokens of a prompt to keep, out of few different lengths.
 
@@ -296,13 +341,14 @@ def uncovered_spans(segments: Sequence[Any], seconds: float) -> Iterator[tuple[f
 
 
 def clamp_timestamps(
-    segments: Iterable[Any], duration: float, cancellation: Cancellation
+    segments: Iterable[Any], duration: float, cancellation: Cancellation, language: str
 ) -> Iterator[Segment]:
     """Convert faster-whisper's segments; each iteration may decode a window.
 
     A window is padded to 30 s, so the model can place a word after the end of the audio or,
     rarely, before its neighbour. Times are clamped to the audio's length and kept in order, and no
-    segment begins before the previous segment ends.
+    segment begins before the previous segment ends. A segment's language is kept where it is not
+    `language`, the recording's.
     """
     earliest = earliest_word = 0.0
     for number, segment in enumerate(segments):
@@ -327,6 +373,7 @@ def clamp_timestamps(
             no_speech_prob=float(segment.no_speech_prob),
             words=words,
             token_scores=getattr(segment, "token_scores", None),
+            language=None if (own := getattr(segment, "language", language)) == language else own,
         )
     cancellation.check()
 

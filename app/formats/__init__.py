@@ -110,6 +110,8 @@ def segment_object(segment: Segment) -> dict[str, Any]:
         "audio_start": segment.start,
         "audio_end": segment.end,
     }
+    if segment.language is not None:
+        body["language"] = segment.language
     if segment.words is not None:
         body["words"] = [word_object(word, word.word) for word in segment.words]
     return body
@@ -122,7 +124,10 @@ def word_object(word: Word, text: str) -> dict[str, Any]:
 
 def languages(transcript: Transcript) -> list[dict[str, str]]:
     """Return the languages as OpenAI's `gpt-transcribe` does; empty if none was detected."""
-    return [{"code": transcript.language}] if transcript.language_probability else []
+    if not transcript.language_probability:
+        return []
+    others = (segment.language for segment in transcript.segments if segment.language)
+    return [{"code": code} for code in dict.fromkeys((transcript.language, *others))]
 
 
 def usage(transcript: Transcript) -> dict[str, Any]:

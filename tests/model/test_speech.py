@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import tracemalloc
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -27,7 +28,12 @@ from app.engine.speech import (
     parts,
     pieces,
 )
-from app.engine.transcription import Transcription, drop_trailing_padding, uncovered_spans
+from app.engine.transcription import (
+    Transcription,
+    choose_language,
+    drop_trailing_padding,
+    uncovered_spans,
+)
 from app.errors import ClientDisconnected
 from tests.support.recordings import LongRecording, long_recording, recording
 
@@ -226,8 +232,8 @@ class TestWhatTheModelPassedOver:
         real = Transcription._begin
         first = []
 
-        def forgetful(transcription, part, options):
-            begun = real(transcription, part, options)
+        def forgetful(transcription, part, *options):
+            begun = real(transcription, part, *options)
             if part.seconds > 14 and not first:
                 first.append(part)
                 segments = (one for one in begun.segments if one.start > 10)
@@ -248,8 +254,8 @@ class TestWhatTheModelPassedOver:
         model = Model(tiny_config)
         real = Transcription._begin
 
-        def looping(transcription, part, options):
-            begun = real(transcription, part, options)
+        def looping(transcription, part, *options):
+            begun = real(transcription, part, *options)
             if part.seconds > 12:
                 segments = (
                     replace(one, text=" so" * 99, compression_ratio=20.0) for one in begun.segments
@@ -265,6 +271,23 @@ class TestWhatTheModelPassedOver:
         assert transcript.text.lower().count("selfish") == sum(
             "selfish" in text for _, _, text in long.spans
         )
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "language"),
+    [
+        ({"en": 0.1, "fr": 0.85, "de": 0.05}, "fr"),
+        ({"en": 0.1, "fr": 0.6, "de": 0.3}, "en"),
+        ({"es": 0.3, "fr": 0.4, "de": 0.3}, "en"),
+        ({"fr": 0.01}, "fr"),
+    ],
+    ids=["sure", "doubtful", "a third one", "the only candidate"],
+)
+def test_a_doubtful_part_keeps_the_language_before_it(probabilities, language):
+    previous: Future[str] = Future()
+    previous.set_result("en")
+
+    assert choose_language(probabilities, previous) == language
 
 
 class TestLongRecordings:
@@ -304,12 +327,30 @@ class TestLongRecordings:
 
         assert first == second
 
-    def test_the_language_is_detected_once_and_kept(self, base_engine, long):
+    def test_a_detected_language_gives_the_words_of_a_known_one(self, base_engine, long):
         detected = base_engine.decode(Job(long.samples, DecodeOptions())).result()
         known = base_engine.decode(Job(long.samples, DecodeOptions(language="en"))).result()
 
         assert detected.language == "en"
         assert detected.segments == known.segments
+
+    def test_each_part_is_decoded_in_its_own_language(self, base_engine):
+        english, spanish = (
+            recording(name).waveform() for name in ("austen_0870.ogg", "synthetic_es.ogg")
+        )
+        waveform = np.concatenate([english] * 4 + [spanish] * 8)
+
+        found = base_engine.decode(Job(waveform, DecodeOptions())).result()
+        restricted = base_engine.decode(
+            Job(waveform, DecodeOptions(languages=("en", "de")))
+        ).result()
+
+        assert found.language == "en"
+        assert [one.language for one in found.segments[:2]] == [None, None]
+        assert found.segments[-1].language == "es"
+        assert "dashwood" in found.text.lower()
+        assert "kiwi" in found.text.lower()
+        assert {one.language for one in restricted.segments} <= {None, "de"}
 
     def test_a_client_that_leaves_ends_all_parts(self, tiny_engine, long):
         cancellation = Cancellation()
