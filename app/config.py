@@ -244,6 +244,12 @@ class Config:
         "again without the prompt. 0: off.",
         minimum=0, maximum=1000, advanced=True,
     )  # fmt: skip
+    noise_max_ms: int = setting(
+        1200,
+        "A window with at most this much sound, in milliseconds, that is above "
+        "`NO_SPEECH_THRESHOLD` and that the model is unsure of is noise or music. 0: off.",
+        minimum=0, maximum=30_000,
+    )  # fmt: skip
     prompt_min_tokens_per_s: float = setting(
         2.5,
         "A window with a prompt and fewer tokens than this for each second of speech is decoded "

@@ -23,9 +23,8 @@ from app.config import Config
 
 FRAME_MS = 10  # of a window's features
 NO_REPEATED_GROUP = 4  # a window decoded again repeats no four tokens in a row
-# Without the prompt a result needs so many more tokens, and this probability, to be kept.
-OMITTED_TOKENS = 3
-MIN_AVG_LOGPROB = -0.7
+MIN_AVG_LOGPROB = -0.7  # of a result that the model is sure of
+OMITTED_TOKENS = 3  # that a result without the prompt has more, to be kept
 
 
 def compression_ratio(text: str) -> float:
@@ -49,6 +48,8 @@ class HallucinationFilter:
         max_compression_ratio: the highest for a text that is not repetitive.
         prompt_echo_min_chars: the shortest prompt echo, in letters; 0: echoes are not filtered.
         prompt_min_tokens_per_s: the fewest tokens of a second of speech after a prompt; 0: any.
+        noise_max_ms: the longest sound whose text may be noise's; 0: texts are not filtered for it.
+        no_speech_threshold: the model's probability of silence from which it may be noise.
     """
 
     min_window_ms: int = 0
@@ -56,6 +57,8 @@ class HallucinationFilter:
     max_compression_ratio: float = 2.4
     prompt_echo_min_chars: int = 0
     prompt_min_tokens_per_s: float = 0.0
+    noise_max_ms: int = 0
+    no_speech_threshold: float = 0.6
 
     @classmethod
     def of(cls, config: Config) -> HallucinationFilter:
@@ -66,11 +69,25 @@ class HallucinationFilter:
             config.compression_ratio_threshold,
             config.prompt_echo_min_chars,
             config.prompt_min_tokens_per_s,
+            config.noise_max_ms,
+            config.no_speech_threshold,
         )
 
     def too_short(self, sound_frames: int) -> bool:
         """Return whether the sound is too short for a word."""
         return sound_frames * FRAME_MS < self.min_window_ms
+
+    def is_noise(self, sound_frames: int, no_speech_prob: float, avg_logprob: float) -> bool:
+        """Return whether a text was probably heard in noise or music.
+
+        Speech detection takes a beat of music for a word. Whisper's own rule for silence also asks
+        for an average log probability below -1, which a single hallucinated word exceeds.
+        """
+        return (
+            sound_frames * FRAME_MS <= self.noise_max_ms
+            and no_speech_prob > self.no_speech_threshold
+            and avg_logprob < MIN_AVG_LOGPROB
+        )
 
     def is_loop(self, text: str, n_tokens: int, sound_frames: int) -> bool:
         """Return whether a text is a repetition loop.

@@ -95,6 +95,9 @@ WINDOWS_TOO_SHORT = Counter(
     "How many windows at the end of recordings were too short for a word?",
 )
 PROMPT_ECHOES = Counter("transcription_prompt_echoes", "How many windows had a prompt echo?")
+NOISE_WINDOWS = Counter(
+    "transcription_noise_windows", "How many short windows were noise or music?"
+)
 PROMPT_OMISSIONS = Counter(
     "transcription_prompt_omissions",
     "How many windows had too little text and were decoded again without their prompt?",

@@ -55,7 +55,24 @@ def test_a_sparse_text_has_few_tokens_for_its_sound(tokens, sparse):
     assert HallucinationFilter(prompt_min_tokens_per_s=2.5).is_sparse(tokens, 600) is sparse
 
 
+@pytest.mark.parametrize(
+    ("sound_s", "no_speech", "logprob", "noise"),
+    [
+        (0.83, 0.95, -1.3, True),
+        (0.8, 0.12, -0.99, False),
+        (5.0, 0.95, -1.3, False),
+        (0.83, 0.95, -0.4, False),
+    ],
+    ids=["a beat", "a word", "long", "sure"],
+)
+def test_noise_is_short_and_silence_to_the_model(sound_s, no_speech, logprob, noise):
+    guard = HallucinationFilter(noise_max_ms=1200)
+
+    assert guard.is_noise(round(sound_s * 100), no_speech, logprob) is noise
+
+
 def test_zero_believes_everything():
+    assert not HallucinationFilter().is_noise(80, 0.95, -1.3)
     assert not HallucinationFilter().is_sparse(0, 3000)
     assert not HallucinationFilter().is_echo("the figures", "the figures")
     assert not HallucinationFilter().is_loop(LOOP, 120, 10)

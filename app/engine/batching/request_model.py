@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,11 +117,28 @@ class RequestModel:
             payload = (self._encoded(window), before + task)
             return self._run(Kind.GENERATE, key, payload, key_options)
 
+        result = self._plausible(window, before, decode)
+        if result is None:
+            return [self._no_speech()]
+        if self._job.options.token_scores:
+            self._score(window, task, self._words(result))
+        return [result]
+
+    def _plausible(
+        self, window: Window, before: list[int], decode: Callable[..., Any]
+    ) -> Any | None:
+        """Return the first result that the filters accept; None if the window has no speech.
+
+        Args:
+            before: the prompt's tokens.
+            decode: decodes the window after these tokens, with further options.
+        """
         result = decode(before)
-        if window.is_short and self._is_suspicious(result, window):
-            if window is not self._first and window.sound_frames < REST_FRAMES:
+        is_tail = window is not self._first and window.sound_frames < REST_FRAMES
+        if window.is_short and self._is_suspicious(result, window, is_tail):
+            if is_tail:
                 metrics.TAIL_WINDOWS_DISCARDED.inc()
-                return [self._no_speech()]
+                return None
             metrics.WINDOWS_REDONE.inc()
             window.widen()
             result = decode(before)
@@ -134,21 +151,28 @@ class RequestModel:
             alone = decode([])
             if self._says_more(alone, result, window):
                 before, result = [], alone
+        if self._is_noise(result, window):
+            metrics.NOISE_WINDOWS.inc()
+            return None
         if self._is_loop(result, window):
             metrics.REPETITION_LOOPS.inc()
             result = decode(before, no_repeat_ngram_size=NO_REPEATED_GROUP)
             if self._is_loop(result, window):
-                return [self._no_speech()]
-        if self._job.options.token_scores:
-            self._score(window, task, self._words(result))
-        return [result]
+                return None
+        return result
 
     def _no_speech(self) -> NoSpeech:
         return NoSpeech(([self._shared.end_token],))
 
-    def _is_suspicious(self, result: Any, window: Window) -> bool:
+    def _is_suspicious(self, result: Any, window: Window, is_tail: bool) -> bool:
         words = self._words(result)
-        return is_suspicious(result, self._text(words), len(words), window.sound_frames)
+        text = self._text(words)
+        return is_suspicious(result, text, len(words), window.sound_frames, is_tail)
+
+    def _is_noise(self, result: Any, window: Window) -> bool:
+        return self._shared.hallucination_filter.is_noise(
+            window.sound_frames, result.no_speech_prob, result.scores[0]
+        )
 
     def _is_loop(self, result: Any, window: Window) -> bool:
         words = self._words(result)
