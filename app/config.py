@@ -333,6 +333,38 @@ class Config:
         advanced=True,
     )
 
+    # --- live transcription --------------------------------------------------------------------
+    live_max_sessions: int = setting(
+        200, "Live sessions (WebSockets) of this machine's gateway; further ones get 503. 0: no "
+        "gateway.", minimum=0, maximum=10_000,
+    )  # fmt: skip
+    live_interval_s: float = setting(
+        1.0, "New speech after which a live session sends another window. Less shortens the delay "
+        "of words and costs more windows.",
+        minimum=0.2, maximum=30,
+    )  # fmt: skip
+    live_backlog_s: float = setting(
+        60.0, "Seconds of audio that a live session keeps while the pool is busy; then turns fail.",
+        minimum=10, maximum=600,
+    )  # fmt: skip
+    live_max_session_s: float = setting(
+        14_400.0, "The longest live session in seconds; then its client has to connect again.",
+        minimum=60, maximum=86_400,
+    )  # fmt: skip
+    live_port: int = setting(
+        8405, "Port of the gateway of live transcription, on the workers' address.",
+        minimum=1, maximum=65_535,
+    )  # fmt: skip
+    live_balancer_url: str = setting(
+        "", "Where the gateway sends its windows, for example `http://10.0.0.5:8083`; empty: this "
+        "machine's balancer.",
+    )  # fmt: skip
+    live_secret: str = setting(
+        "", "Signs client secrets of live sessions; workers, gateways and balancers of all "
+        "machines need the same. Empty: a random one in `RUN_DIR`, which suffices on one machine.",
+        secret=True,
+    )  # fmt: skip
+
     # --- the pool of one machine ---------------------------------------------------------------
     worker_id: int = setting(
         1,
@@ -418,7 +450,11 @@ class Config:
                 f"WORKERS={self.workers}: the last port would be {last_port}."
             )
         own = range(self.worker_base_port, last_port + 1)
-        for name, port in (("LB_PORT", self.lb_port), ("STATS_PORT", self.stats_port)):
+        for name, port in (
+            ("LB_PORT", self.lb_port),
+            ("STATS_PORT", self.stats_port),
+            ("LIVE_PORT", self.live_port),
+        ):
             if port in own:
                 raise ConfigError(
                     f"{name}={port} is one of the workers' ports "
@@ -443,6 +479,13 @@ class Config:
                 )
         if self.lb_port == self.stats_port:
             raise ConfigError(f"LB_PORT and STATS_PORT are both {self.lb_port}.")
+        if self.live_port in (self.lb_port, self.stats_port):
+            raise ConfigError(f"LIVE_PORT={self.live_port} is LB_PORT or STATS_PORT too.")
+        if self.live_balancer_url and not ORIGIN.fullmatch(self.live_balancer_url):
+            raise ConfigError(
+                f"LIVE_BALANCER_URL is {self.live_balancer_url!r}; it accepts http://HOST or "
+                "https://HOST, with a port where it has one, and nothing behind it."
+            )
 
     @classmethod
     def from_env(
@@ -581,6 +624,7 @@ class Config:
             "DEFERRED_QUEUE_TIMEOUT_MS": str(round(self.deferred_queue_timeout_s * 1000)),
             "ASKS_FOR_KEY": show(self.asks_for_key),
             "LONGEST_REQUEST_S": str(self.longest_request_s),
+            "HAS_LIVE": show(self.live_max_sessions > 0),
         }
 
 

@@ -8,6 +8,7 @@ import sys
 
 import falcon
 
+from app.api.client_secrets import ClientSecrets
 from app.api.disconnect import ClientWatch
 from app.api.health import Health, Metrics, Service
 from app.api.middleware import Keys, RequestBodyMiddleware, RequestContext
@@ -73,6 +74,8 @@ def create_app(config: Config, engine: Engine) -> Application:
     behind = (config, engine, app.sandbox, watch, AudioBudget.of(config))
     app.add_route("/v1/audio/transcriptions", Transcriptions(*behind))
     app.add_route("/v1/audio/translations", Transcriptions(*behind, "translate"))
+    app.add_route("/v1/realtime/client_secrets", ClientSecrets(config))
+    app.add_route("/v1/realtime/transcription_sessions", ClientSecrets(config, earlier=True))
     pages = Pages()
     app.add_route("/openapi.json", Description(config))
     app.add_route("/docs", Page(pages, "docs.html"))

@@ -28,13 +28,14 @@ import secrets
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from app.config import Config, ConfigError
+from app.keys import passes
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class Keyring:
         self, config: Config, on_keys: Callable[[tuple[Key, ...]], None] = lambda keys: None
     ) -> None:
         self.asks = config.asks_for_key
+        self._config = config
         settings = (
             (OF_THE_SETTINGS[0], (config.api_token,)),
             (OF_THE_SETTINGS[1], config.api_keys),
@@ -103,14 +105,27 @@ class Keyring:
         """Return all keys that are currently valid."""
         return (*self._settings_keys, *(self._file.keys() if self._file else ()))
 
+    def keys_and_passes(self) -> tuple[Key, ...]:
+        """Return all keys, each with the pass of its name (`app/keys/passes.py`) as a further key.
+
+        Raises:
+            OSError: RUN_DIR cannot be written.
+        """
+        secret = passes.shared_secret(self._config)
+        return tuple(
+            replace(key, hashes=(*key.hashes, digest(passes.pass_of(secret, key.name))))
+            for key in self.keys()
+        )
+
     def find(self, sent: str) -> Key | None:
-        """Return the entry that a key belongs to; None: the key is unknown.
+        """Return the entry that a key or a pass belongs to; None: it is unknown.
 
         Every hash is compared, each in constant time and all of equal length, so that the timing
         reveals nothing about a key, not even that it was nearly right or once valid.
         """
         sent_hash, owner = digest(sent), None
-        for key in self.keys():
+        is_pass = sent.startswith(passes.PREFIX)
+        for key in self.keys_and_passes() if is_pass else self.keys():
             for key_hash in key.hashes:
                 if hmac.compare_digest(sent_hash, key_hash):
                     owner = key

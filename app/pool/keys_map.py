@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def write_keys(config: Config, keyring: Keyring) -> None:
     """Write the currently valid keys to the balancer's map."""
     path = run_dir(config) / "keys.map"
-    text = balancer_map(keyring.keys())
+    text = balancer_map(keyring.keys_and_passes())
     if not path.exists() or path.read_text() != text:
         replace_file(path, text)
 

@@ -74,10 +74,12 @@ def check_certificate(config: Config) -> None:
 
 
 def check_ports(config: Config) -> None:
-    """Raise `PoolError` when a port of the balancer or of a worker cannot be opened."""
+    """Raise `PoolError` when a port of the balancer, the gateway or a worker cannot be opened."""
     if config.supervise_haproxy:
         check_port("LB_PORT", config.lb_port, "")
         check_port("STATS_PORT", config.stats_port, "127.0.0.1")
+    if config.live_max_sessions:
+        check_port("LIVE_PORT", config.live_port, config.worker_address)
     for port in config.worker_ports:
         check_port("WORKER_BASE_PORT", port, config.worker_address)
 

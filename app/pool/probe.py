@@ -32,6 +32,13 @@ def worker_state(config: Config, port: int) -> str:
     return f"{answer.get('state', 'starting')}: {answer.get('reason', 'nobody answers yet')}"
 
 
+def has_gateway(config: Config) -> bool:
+    """Return whether the gateway of live transcription answers, if there is to be one."""
+    if not config.live_max_sessions:
+        return True
+    return bool(get(config.live_port, "/health", host=config.worker_address))
+
+
 def get(port: int, path: str, tls: bool = False, host: str = "127.0.0.1") -> bytes | None:
     """Return the response body at a path of a local port; None: no answer."""
     connection = http.client.HTTPConnection(host, port, timeout=2)

@@ -112,6 +112,7 @@ def await_ready(config: Config, running: Callable[[], bool], terminal: Terminal)
             terminal.grow(f"{'' if shown > 1 else 'Workers ready:'} {shown}/{config.workers}")
         up = f"Workers: {healthy} of "  # as the balancer's status has it
         is_seen = not config.supervise_haproxy or up in probe.balancer_status(config)
+        is_seen = is_seen and probe.has_gateway(config)
         if healthy + states.count("broken") == len(states) and is_seen:
             for line in ready_lines(config, healthy, time.monotonic() - began):
                 terminal.say(line)

@@ -57,7 +57,8 @@ def test_balancer_is_valid_for_any_number_of_workers(tmp_path, n_workers):
 
     assert check_balancer(rendered) == ""
     servers = re.findall(r"^ +server (\S+) (\S+)( track workers/\S+)?$", rendered.read_text(), re.M)
-    assert [one for one in servers if not one[2]] == [
+    assert servers[-1] == ("g1", '"${WORKER_ADDRESS-127.0.0.1}:${LIVE_PORT-8405}"', "")
+    assert [one for one in servers[:-1] if not one[2]] == [
         (one["name"], one["address"], "") for one in workers
     ]
     assert [name for name, _, track in servers if track] == 2 * [one["name"] for one in workers]
@@ -144,10 +145,11 @@ def test_pool_in_a_folder_of_any_name(misread, monkeypatch):
     assert supervisor.configroot.supervisord.server_configs[0]["file"] == str(
         misread / ".run" / "supervisor.sock"
     )
-    haproxy, worker = (
+    haproxy, worker, live = (
         program for group in supervisor.process_group_configs for program in group.process_configs
     )
     assert worker.directory == haproxy.directory == str(misread)
+    assert arguments(live) == ["-m", "app.live"]
     assert arguments(worker) == [
         "-m", "gunicorn", "-c", "python:app.worker.gunicorn_conf", "app.main:get_app()"
     ]  # fmt: skip

@@ -42,9 +42,11 @@ def free_ports(count: int) -> list[int]:
 
 
 def ports(workers: int) -> dict[str, str]:
-    """Settings of a pool: ports of its balancer, its stats page and so many workers."""
-    balancer, stats, first, *_ = map(str, free_ports(workers + 2))
-    return {"LB_PORT": balancer, "STATS_PORT": stats, "WORKER_BASE_PORT": first}
+    """Settings of a pool: ports of its balancer, stats page, gateway and so many workers."""
+    balancer, stats, live, first, *_ = map(str, free_ports(workers + 3))
+    return {
+        "LB_PORT": balancer, "STATS_PORT": stats, "LIVE_PORT": live, "WORKER_BASE_PORT": first
+    }  # fmt: skip
 
 
 def is_free(port: int) -> bool:

@@ -15,7 +15,7 @@ FLOORS = (
     ("app.worker",),
     ("app.api",),
     ("app.formats",),
-    ("app.engine",),
+    ("app.engine", "app.live"),
     ("app.audio",),
     ("app.keys", "app.observability"),
     ("app.config",),

@@ -1,0 +1,1 @@
+"""Live transcription: OpenAI's Realtime API, in a gateway process without a model."""

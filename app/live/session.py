@@ -1,0 +1,412 @@
+"""Run one session: its events, its turns, and the windows that it sends."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from app.audio.limits import SAMPLE_RATE
+from app.errors import Busy as PoolBusy
+from app.errors import InvalidRequest, ServiceError, Unauthorized
+from app.live import events, metrics
+from app.live.agreement import Word
+from app.live.codec import Codec
+from app.live.events import Event, new_id
+from app.live.options import Options, TurnDetection
+from app.live.turn import BYTES, Turn, Window
+from app.live.voice import AT_ONCE, CHUNK, Change, Voice, samples_of
+from app.live.windows import Answer, Balancer, Busy
+
+PIECE = AT_ONCE * CHUNK  # samples between two looks at the voice activity
+LEAST_COMMIT_S = 0.1  # a shorter buffer counts as empty, as at OpenAI
+LONGEST_TURN_S = 600.0  # then the turn ends and another begins
+LONGEST_WAIT_S = 5.0  # between two tries of a window
+PATIENCE_S = 15.0  # for a window's answer while the client sends faster than it is transcribed
+CONTEXT_CHARACTERS = 200  # of the turns before
+KEY_REFUSED = "The API key is no longer valid."
+
+
+class EmptyCommit(InvalidRequest):
+    """Commit of a buffer without audio, or without speech while the service detects turns."""
+
+    code = "input_audio_buffer_commit_empty"
+
+
+class BacklogFull(PoolBusy):
+    """Turn whose audio was dropped, because the pool was busy for too long."""
+
+    code = "live_backlog_full"
+
+
+class Session:
+    """A session of one client.
+
+    All methods run on the gateway's event loop: `handle` for each message of the client, `run`
+    as a task of its own.
+
+    Args:
+        emit: sends an event to the client.
+        balancer: the pool.
+        key: sent with each window; None: the service asks for none.
+        options: the initial options.
+        earlier: the client speaks the earlier shape of the API.
+        interval_s: new speech after which another window is sent.
+        backlog_s: audio kept while the pool is busy.
+    """
+
+    def __init__(
+        self,
+        emit: Callable[[Event], None],
+        balancer: Balancer,
+        key: str | None,
+        options: Options,
+        *,
+        earlier: bool,
+        interval_s: float,
+        backlog_s: float,
+    ) -> None:
+        self._emit = emit
+        self._balancer = balancer
+        self._key = key
+        self._interval_s = interval_s
+        self._backlog_s = backlog_s
+        self._earlier = earlier
+        self._id = new_id("sess")
+        self._turns: deque[Turn] = deque()  # the oldest first
+        self._open: Turn | None = None  # the last of them, while audio is added to it
+        self._previous_item: str | None = None
+        self._context = ""
+        self._position = 0  # samples since the session began
+        self._before = bytearray()  # audio before the next turn, which may belong to it
+        self._busy_since: float | None = None
+        self._told_behind_at = 0.0
+        self._wake = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._options = options
+        self._use(options)
+        self._emit(self._session_event("created"))
+
+    # --- the client's events ---------------------------------------------------------------
+
+    async def handle(self, message: str | bytes) -> None:
+        """Handle one message of the client; an invalid one is answered with an `error` event."""
+        client_event = None
+        try:
+            sent = parsed(message)
+            client_event = sent["event_id"] if isinstance(sent.get("event_id"), str) else None
+            await self._handle(sent)
+        except ServiceError as cause:
+            self._emit(events.error(cause, client_event))
+
+    async def _handle(self, sent: Mapping[str, Any]) -> None:
+        kind = sent.get("type")
+        if kind == "input_audio_buffer.append":
+            await self._append(audio_of(sent))
+        elif kind in ("session.update", "transcription_session.update"):
+            self._earlier = kind.startswith("transcription_")
+            options = self._options.updated(sent.get("session"))
+            self._use(options)
+            self._emit(self._session_event("updated"))
+        elif kind == "input_audio_buffer.commit":
+            self._commit()
+        elif kind == "input_audio_buffer.clear":
+            self._clear()
+        else:
+            raise InvalidRequest(
+                f"The event type {str(kind)[:80]!r} is not served here.", param="type"
+            )
+
+    def _use(self, options: Options) -> None:
+        """Take other options; audio that was received keeps its meaning."""
+        before, self._options = self._options, options
+        if not self._position or options.format != before.format:
+            self._codec = Codec(options.format)
+        if not self._position or options.turn_detection != before.turn_detection:
+            detection = options.turn_detection or TurnDetection()
+            silence = samples_of(detection.silence_duration_ms)
+            self._voice = Voice(detection.threshold, silence)
+            self._voice_start = self._position
+            # Without padding the first word would lose its beginning: the voice is noticed late.
+            self._kept = samples_of(max(detection.prefix_padding_ms, 100)) + PIECE
+            self._padding = samples_of(detection.prefix_padding_ms)
+
+    def _session_event(self, what: str) -> Event:
+        name = "transcription_session" if self._earlier else "session"
+        shown = self._options.shown_earlier() if self._earlier else self._options.shown()
+        kind = "realtime.transcription_session"
+        session = {"id": self._id, "object": kind, **shown}
+        return events.event(f"{name}.{what}", session=session)
+
+    async def _append(self, audio: bytes) -> None:
+        await self._make_room()
+        samples = self._codec.decode(audio)
+        now = time.monotonic()
+        for begin in range(0, samples.size, PIECE):
+            self._hear(samples[begin : begin + PIECE], now)
+            if samples.size > PIECE and self.behind_s >= self._backlog_s:
+                await self._make_room()
+        self._wake_if_due()
+
+    def _commit(self) -> None:
+        turn = self._open
+        if turn is None or turn.received < LEAST_COMMIT_S * SAMPLE_RATE:
+            raise EmptyCommit("There is no speech in the buffer to commit.")
+        self._end_turn()
+
+    def _clear(self) -> None:
+        if self._open is not None:
+            self._turns.remove(self._open)
+            metrics.TURNS.labels("cleared").inc()
+        self._open = None
+        self._before.clear()
+        self._voice.speaking = False
+        self._emit(events.event("input_audio_buffer.cleared"))
+
+    # --- turns -----------------------------------------------------------------------------
+
+    def _hear(self, samples: np.ndarray, now: float) -> None:
+        """Add samples to the open turn, or start one, and find speech in them."""
+        if self._open is None and self._options.turn_detection is None:
+            self._start_turn(self._position)
+        self._position += samples.size
+        turn = self._open
+        if turn is not None:
+            turn.append(samples, now)
+        else:
+            self._before += samples.tobytes()
+            del self._before[: max(0, len(self._before) - self._kept * BYTES)]
+        for change in self._voice.feed(samples):
+            self._on_change(change, now)
+        if self._open is None:
+            return
+        if self._voice.speaking:
+            self._open.voiced = self._voice_start + self._voice.last_voice - self._open.start
+        if self._options.turn_detection is None:
+            self._open.drop_silence()
+        if self._open.received > LONGEST_TURN_S * SAMPLE_RATE:
+            self._end_turn()
+
+    def _on_change(self, change: Change, now: float) -> None:
+        if self._options.turn_detection is None:
+            return
+        at = self._voice_start + change.at
+        if change.starts and self._open is None:
+            before = np.frombuffer(bytes(self._before), np.int16)
+            start = max(at - self._padding, self._position - before.size)
+            self._start_turn(start)
+            assert self._open is not None
+            self._open.append(before[before.size - (self._position - start) :], now)
+            self._before.clear()
+            item = {"item_id": self._open.item_id, "audio_start_ms": milliseconds(start)}
+            self._emit(events.event("input_audio_buffer.speech_started", **item))
+        elif not change.starts and self._open is not None:
+            end = at + self._voice.silence
+            item = {"item_id": self._open.item_id, "audio_end_ms": milliseconds(end)}
+            self._emit(events.event("input_audio_buffer.speech_stopped", **item))
+            self._end_turn()
+
+    def _start_turn(self, start: int) -> None:
+        self._open = Turn(new_id("item"), start)
+        self._turns.append(self._open)
+
+    def _end_turn(self) -> None:
+        """Commit the open turn."""
+        turn, self._open = self._open, None
+        assert turn is not None
+        turn.ended = True
+        self._voice.speaking = False
+        metrics.SPEECH_SECONDS.inc(turn.received / SAMPLE_RATE)
+        previous, self._previous_item = self._previous_item, turn.item_id
+        place = {"previous_item_id": previous}
+        item = events.user_item(turn.item_id)
+        self._emit(events.event("input_audio_buffer.committed", item_id=turn.item_id, **place))
+        for what in ("created",) if self._earlier else ("added", "done"):
+            self._emit(events.event(f"conversation.item.{what}", item=item, **place))
+        if turn.failure is not None:
+            self._fail(turn, turn.failure)
+        self._wake.set()
+
+    def end(self) -> None:
+        """Commit the open turn, if there is speech in it: no more audio will come."""
+        if self._open is not None:
+            self._end_turn()
+
+    # --- windows ---------------------------------------------------------------------------
+
+    @property
+    def behind_s(self) -> float:
+        """Return the seconds of audio that wait for the pool."""
+        return sum(turn.unseen_s for turn in self._turns if turn.failure is None)
+
+    @property
+    def idle(self) -> bool:
+        """Return whether every turn is finished."""
+        return not self._turns
+
+    async def run(self) -> None:
+        """Send windows until the task is cancelled, those of the oldest turn first.
+
+        Raises:
+            Unauthorized: the key was revoked.
+        """
+        while True:
+            turn = self._turns[0] if self._turns else None
+            if turn is not None and turn.failure is None and turn.due(self._interval_s):
+                await self._send(turn)
+            elif turn is not None and turn.failure is None and turn.is_complete():
+                self._complete(turn)
+            else:
+                await self._wake.wait()
+                self._wake.clear()
+
+    async def _send(self, turn: Turn) -> None:
+        """Send one window of a turn, and take its answer."""
+        window = turn.window()
+        context = turn.context() or self._context
+        try:
+            answer = await self._balancer.transcribe(
+                window.wav(), self._options, self._key, context, turn.language
+            )
+        except Busy as busy:
+            metrics.WINDOWS.labels("busy").inc()
+            await self._wait(busy)
+        except Unauthorized:
+            raise Unauthorized(KEY_REFUSED) from None
+        except ServiceError as cause:
+            metrics.WINDOWS.labels("refused").inc()
+            turn.failure = turn.failure or cause
+            if turn.ended and turn in self._turns:
+                self._fail(turn, cause)
+            self._progress.set()
+        else:
+            self._take(turn, window, answer)
+
+    def _take(self, turn: Turn, window: Window, answer: Answer) -> None:
+        metrics.WINDOWS.labels("words").inc()
+        metrics.WINDOW_SECONDS.inc(window.seconds)
+        was_busy, self._busy_since = self._busy_since, None
+        if turn not in self._turns:  # cleared, or dropped
+            return
+        confirmed = turn.answer(window, answer.words)
+        if was_busy is not None and self.behind_s < self._interval_s * 2:
+            self._tell_behind(0.0)
+        if confirmed:
+            turn.language = turn.language or answer.language
+            self._send_delta(turn, confirmed)
+        self._progress.set()
+
+    def _send_delta(self, turn: Turn, words: Sequence[Word]) -> None:
+        text = "".join(word.text for word in words)
+        if len(turn.words.confirmed) == len(words):  # the turn's first
+            text = text.lstrip()
+        scored = words if self._options.include_logprobs else None
+        self._emit(events.delta(turn.item_id, text, scored))
+        now = time.monotonic()
+        for word in words:
+            metrics.DELAY_SECONDS.observe(max(0.0, now - turn.arrived(word.end)))
+
+    def _complete(self, turn: Turn) -> None:
+        """Send a finished turn's remaining words and its whole text."""
+        if rest := turn.words.finish():
+            self._send_delta(turn, rest)
+        words = turn.words.confirmed
+        text = "".join(word.text for word in words).lstrip()
+        scored = words if self._options.include_logprobs else None
+        seconds = turn.received / SAMPLE_RATE
+        self._emit(events.completed(turn.item_id, text, seconds, scored))
+        self._context = f"{self._context} {text}"[-CONTEXT_CHARACTERS:]
+        self._turns.remove(turn)
+        self._progress.set()
+        metrics.TURNS.labels("completed").inc()
+
+    def _fail(self, turn: Turn, cause: ServiceError) -> None:
+        self._emit(events.failed(turn.item_id, cause))
+        self._turns.remove(turn)
+        metrics.TURNS.labels("failed").inc()
+
+    async def _wait(self, busy: Busy) -> None:
+        """Wait until a refused window may be sent again; it will have more audio then."""
+        now = time.monotonic()
+        self._busy_since = self._busy_since or now
+        seconds = min(busy.retry_after_s, LONGEST_WAIT_S)
+        if now - self._told_behind_at > LONGEST_WAIT_S:
+            self._tell_behind(seconds)
+        await asyncio.sleep(seconds)
+
+    def _tell_behind(self, retry_after_s: float) -> None:
+        """Tell the client how far behind the session is."""
+        self._told_behind_at = time.monotonic() if retry_after_s else 0.0
+        self._emit(events.behind(self._backlog_s, self.behind_s, retry_after_s))
+
+    def _wake_if_due(self) -> None:
+        if self._turns and self._turns[0].due(self._interval_s):
+            self._wake.set()
+
+    async def _make_room(self) -> None:
+        """While too much audio waits, make the client wait; drop a turn if the pool is busy."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.behind_s >= self._backlog_s:
+            self._wake.set()
+            if self._busy_since is not None or time.monotonic() > deadline:
+                self._drop_oldest()
+                continue
+            self._progress.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._progress.wait(), 1.0)
+
+    def _drop_oldest(self) -> None:
+        """Fail the oldest turn. If it is open, it ends here and another one goes on."""
+        turn = next(turn for turn in self._turns if turn.failure is None)
+        turn.failure = BacklogFull(
+            f"The pool was busy, and more than {self._backlog_s:g} s of audio waited. The audio "
+            "of this item was dropped."
+        )
+        if turn is not self._open:
+            self._fail(turn, turn.failure)
+            return
+        speaking = self._voice.speaking
+        self._end_turn()
+        if speaking and self._options.turn_detection is not None:
+            self._voice.speaking = True
+            self._start_turn(self._position)
+
+
+def parsed(message: str | bytes) -> Mapping[str, Any]:
+    """Return a client's event.
+
+    Raises:
+        InvalidRequest: it is not a JSON object.
+    """
+    try:
+        sent = json.loads(message)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("The event is not valid JSON.") from None
+    if not isinstance(sent, dict):
+        raise InvalidRequest("The event must be a JSON object.")
+    return sent
+
+
+def audio_of(sent: Mapping[str, Any]) -> bytes:
+    """Return the audio of an `input_audio_buffer.append` event.
+
+    Raises:
+        InvalidRequest: it is not base64.
+    """
+    try:
+        return base64.b64decode(sent["audio"], validate=True)
+    except (KeyError, TypeError, ValueError, binascii.Error):
+        raise InvalidRequest("audio must be a base64 string.", param="audio") from None
+
+
+def milliseconds(samples: int) -> int:
+    """Return the milliseconds of a number of samples."""
+    return samples * 1000 // SAMPLE_RATE
