@@ -27,6 +27,7 @@ IN_PROCESS = ("unit", "model")
 POOL_OF = {
     "test_browser.py": "keyed",
     "test_keys.py": "keyed",
+    "test_live_keys.py": "keyed",
     "test_privacy.py": "keyed",
     "test_faults.py": "victim",
     "test_pool.py": "victim",

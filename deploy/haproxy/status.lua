@@ -55,6 +55,8 @@ core.register_service("status", "http", function(applet)
     "Queue: " .. queues.queue,
     "Deferred queue: " .. queues.deferred,
   }
+  local live = workers.live()
+  if live then lines[#lines + 1] = "Live sessions: " .. live.sessions end
   for _, worker in ipairs(all) do
     lines[#lines + 1] = in_words(worker)
   end
@@ -81,5 +83,6 @@ core.register_service("figures", "http", function(applet)
     queues = workers.queues(), refused = refused, faults = answers.faults(),
     history = history.all(), uptime_s = core.get_info()["Uptime_sec"],
     latency = { realtime = answers.latency("realtime"), deferred = answers.latency("deferred") },
+    live = workers.live(),
   }))
 end)

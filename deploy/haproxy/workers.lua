@@ -69,4 +69,18 @@ function workers.queues()
   return { queue = waiting("workers"), deferred = waiting("deferred_queue") }
 end
 
+-- Return the gateways of live transcription that are up, and the sessions through this balancer; nil
+-- without gateways.
+function workers.live()
+  local backend = core.backends["live"]
+  if not backend then return nil end
+  local up, sessions = 0, 0
+  for _, server in pairs(backend.servers) do
+    local stats = server:get_stats()
+    sessions = sessions + (tonumber(stats.scur) or 0)
+    if stats.status:find("^UP") then up = up + 1 end
+  end
+  return { gateways_up = up, sessions = sessions }
+end
+
 return workers

@@ -24,6 +24,16 @@ PIECE_S = 0.1
 MARKS = 63  # the lowest bits of a sample
 STEP = SAMPLE_RATE // 100
 SIXTEEN_KHZ = {"type": "audio/pcm", "rate": SAMPLE_RATE}
+SESSION = {
+    "type": "transcription",
+    "audio": {
+        "input": {
+            "format": {"type": "audio/pcm", "rate": 16_000},
+            "transcription": {"model": "whisper-1", "language": "en"},
+            "turn_detection": {"type": "server_vad", "silence_duration_ms": 600},
+        }
+    },
+}
 
 
 @dataclass
