@@ -147,6 +147,7 @@ LOCK = $(SUPPLY) -m uv pip compile --quiet --universal --python-version 3.11 --g
 lock:     ## write the requirements files from their .in files
 	@deploy/setup.sh supply
 	@for name in requirements tests/requirements tests/service/clients/openai2 tests/service/clients/litellm \
+	  tests/service/clients/agents tests/service/clients/livekit tests/service/clients/pipecat \
 	  deploy/requirements-supply deploy/ansible/requirements; do \
 	  $(LOCK) $$name.in -o $$name.txt || exit 1; done
 	@for name in deploy/requirements-haproxy deploy/requirements-model deploy/requirements-cuda \

@@ -95,6 +95,18 @@ def test_litellm(stack: Stack):
     }
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("client", ["agents", "livekit", "pipecat"])
+def test_live_transcription_in_frameworks_of_voice_agents(stack: Stack, client: str):
+    """Each streams a recording in real time, as its users do."""
+    script = str(SCRIPTS / f"{client}_client.py")
+    found = run([python_of(client), script, f"{stack.url}/v1", str(RECORDING)])
+
+    text = " ".join(found.get("turns") or found["final"])
+    assert words(text)[-8:] == words(SENTENCE)[-8:]
+    assert not found.get("errors")
+
+
 @pytest.mark.alone
 class TestMoreAtOnceThanSlots:
     """The pool refuses what gets no slot in time; clients that come back lose nothing."""

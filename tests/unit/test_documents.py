@@ -10,6 +10,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from app import errors
 from app.config import ROOT, settings
+from app.live import metrics as live_metrics
 from app.observability import metrics
 
 README = ROOT / "README.md"
@@ -100,10 +101,10 @@ def test_settings_exist(page):
     assert set(CAPITALS.findall(prose(page))) <= known
 
 
-def test_operations_lists_every_metric_of_the_workers():
+def test_operations_lists_every_metric_of_workers_and_gateways():
     described = [
         family.name + ("_total" if family.type == "counter" else "")
-        for metric in vars(metrics).values()
+        for metric in (*vars(metrics).values(), *vars(live_metrics).values())
         if isinstance(metric, Counter | Gauge | Histogram)
         for family in metric.describe()
     ]
