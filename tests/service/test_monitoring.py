@@ -139,8 +139,8 @@ def test_every_metric_and_label_is_really_there(scraped):
 def test_prometheus_answers_every_panel(stack, scraped, tmp_path):
     """By a real one that scrapes as deploy/monitoring/prometheus.yml says."""
     with Prometheus.watching(stack, tmp_path) as watch:
-        assert until(lambda: len(watch.query("up == 1")) == 4)
-        assert until(lambda: len(watch.query("count_over_time(up[20s]) >= 4")) == 4)
+        assert until(lambda: len(watch.query("up == 1")) == 5)
+        assert until(lambda: len(watch.query("count_over_time(up[20s]) >= 4")) == 5)
         assert ask(stack.url, WINDOW).good
         assert until(lambda: bool(watch.query(
             "sum(increase(transcription_stage_seconds_count[20s])) > 0")), 20)  # fmt: skip

@@ -124,5 +124,6 @@ def configuration(stack: Stack) -> str:
     base = int(stack.settings["WORKER_BASE_PORT"])
     targets = ", ".join(f'"127.0.0.1:{base + n}"' for n in range(workers))
     text = text.replace('"127.0.0.1:8404"', f'"127.0.0.1:{stack.settings["STATS_PORT"]}"')
+    text = text.replace("127.0.0.1:8405", f"127.0.0.1:{stack.settings['LIVE_PORT']}")
     text = re.sub(r'"127\.0\.0\.1:8001".*?(?=\])', targets, text)
     return re.sub(r"(scrape_interval|evaluation_interval): 5s", r"\1: 1s", text)
