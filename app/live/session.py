@@ -30,7 +30,7 @@ PIECE = AT_ONCE * CHUNK  # samples between two looks at the voice activity
 LEAST_COMMIT_S = 0.1  # a shorter buffer counts as empty, as at OpenAI
 LONGEST_TURN_S = 600.0  # then the turn ends and another begins
 LONGEST_WAIT_S = 5.0  # between two tries of a window
-PATIENCE_S = 15.0  # for a window's answer while the client sends faster than it is transcribed
+PATIENCE_S = 10.0  # for a window's answer while the client sends faster than it is transcribed
 CONTEXT_CHARACTERS = 200  # of the turns before
 KEY_REFUSED = "The API key is no longer valid."
 

@@ -1,9 +1,8 @@
 """Detect where speech starts and stops in a session's audio, with Silero's voice activity model.
 
-The model file is the one that faster-whisper brings, so that the gateway and the engine hear alike.
-It is run here because faster-whisper's own wrapper takes a whole recording, while a stream needs
-the model's state carried from piece to piece; and because importing faster-whisper would load
-CTranslate2 into a process that needs no Whisper model.
+The file is the engine's (`app/engine/speech_model.py`), so that gateway and engine hear alike. It
+is run here because the engine takes whole recordings, while a stream needs the model's state
+carried from piece to piece, and because the engine's package loads CTranslate2.
 """
 
 from __future__ import annotations
@@ -11,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import onnxruntime  # type: ignore[import-untyped]
 
 from app.audio.limits import SAMPLE_RATE
+from app.config import ROOT
 
+MODEL = ROOT / "app" / "engine" / "speech.onnx"
 CHUNK = 512  # samples the model hears at once: 32 ms
 CONTEXT = 64  # samples of the chunk before it
 AT_ONCE = 5  # chunks of one call (160 ms), which cost half as much as single ones
@@ -44,20 +43,12 @@ class Change:
 
 @cache
 def model() -> onnxruntime.InferenceSession:
-    """Load the model once for all sessions.
-
-    Source: Silero VAD v6 (https://github.com/snakers4/silero-vad), MIT licence.
-    """
-    spec = find_spec("faster_whisper")
-    assert spec
-    assert spec.submodule_search_locations
-    path = Path(spec.submodule_search_locations[0]) / "assets" / "silero_vad_v6.onnx"
+    """Load the model once for all sessions."""
     options = onnxruntime.SessionOptions()
     options.inter_op_num_threads = options.intra_op_num_threads = 1
-    options.enable_cpu_mem_arena = False
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(
-        str(path), providers=["CPUExecutionProvider"], sess_options=options
+        str(MODEL), providers=["CPUExecutionProvider"], sess_options=options
     )
 
 
