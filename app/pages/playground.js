@@ -1,6 +1,7 @@
 // The playground: recordings go in, one after another, and their text comes out as it is decoded.
 import { at } from "./dom.js";
 import { showFiles } from "./files.js";
+import { toggleCaptions } from "./live.js";
 import { limitTo, prepareOptions, wish } from "./options.js";
 import { Player } from "./player.js";
 import { showProgress } from "./progress.js";
@@ -178,7 +179,8 @@ function listen() {
   });
   at("sample").addEventListener("click", takeSample);
   at("record").addEventListener("click", record);
-  at("record").disabled = !canRecord();
+  at("live").addEventListener("click", toggleCaptions);
+  at("live").disabled = at("record").disabled = !canRecord();
   at("no-microphone").hidden = canRecord();
   at("cancel").addEventListener("click", () => shown.cancel());
   at("again").addEventListener("click", again);

@@ -414,6 +414,18 @@ class TestPlayground:
         page.find("#play").click()
         assert page.complaints() == []
 
+    def test_live_captions(self, page):
+        """Words appear while the microphone hears them."""
+        page.find("#live").click()
+        page.until("document.querySelector('#captions').textContent.length > 30")
+        page.find("#live").click()
+        page.until("document.querySelector('#live-state').textContent === 'Stopped.'")
+
+        heard = words(page.text("#captions"))
+        assert len(set(heard) & set(words(SENTENCE))) >= 3, heard
+        assert page.text("#live") == "Live captions"
+        assert page.complaints() == []
+
 
 class TestStatus:
     def test_it_shows_the_pool_and_refreshes_itself(self, chromium, keyed):
