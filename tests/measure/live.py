@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import contextlib
+import json
 import os
 import re
 import resource
@@ -33,15 +35,18 @@ import jiwer
 import numpy as np
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from app.config import ROOT
+from app.config import ROOT, Config
+from app.live.options import Options
+from app.live.session import Session
+from app.live.windows import Balancer
 from tests.support import models
 from tests.support.client import TRANSCRIPTIONS
 from tests.support.environment import bare_environment
 from tests.support.http import HTTP
-from tests.support.live import TRANSCRIPTION, LiveClient, Pool, marked
+from tests.support.live import SIXTEEN_KHZ, TRANSCRIPTION, LiveClient, Pool, marked
 from tests.support.ports import free_ports
 from tests.support.processes import resident
-from tests.support.recordings import SAMPLE_RATE, long_recording, recordings, wav
+from tests.support.recordings import SAMPLE_RATE, long_recording, recordings, to_pcm, wav
 from tests.support.stack import Stack
 from tests.support.text import words
 from tests.support.waiting import until
@@ -94,6 +99,49 @@ async def listen(url: str, samples: np.ndarray, speed: float = 1.0) -> Heard:
         client.assert_deltas_add_up()
         heard.text = client.text
     return heard
+
+
+async def in_step(url: str, samples: np.ndarray) -> Heard:
+    """Do the same with a pool that answers each window before more audio comes, so that a slow
+    machine does not change the words; arrivals are in seconds of audio."""
+    heard, sent = Heard(), 0.0
+    texts: list[str] = []
+
+    def emit(event: dict[str, Any]) -> None:
+        if event["type"] == f"{TRANSCRIPTION}.delta":
+            heard.arrivals.extend((word, sent) for word in words(event["delta"]))
+        if event["type"] == f"{TRANSCRIPTION}.completed":
+            texts.append(event["transcript"])
+
+    options = Options().updated({"audio": {"input": {"format": SIXTEEN_KHZ}}})
+    options = options.updated({"input_audio_transcription": {"language": "en"}})
+    interval_s = Config().live_interval_s
+    session = Session(
+        emit, Balancer(url, 4), None, options, earlier=False, interval_s=interval_s, backlog_s=1e6
+    )
+    running = asyncio.create_task(session.run())
+    padded = np.concatenate([samples, PAUSE])
+    step = SAMPLE_RATE // 10
+    for begin in range(0, padded.size, step):
+        audio = base64.b64encode(to_pcm(padded[begin : begin + step]).tobytes()).decode()
+        sent = (begin + step) / SAMPLE_RATE
+        await session.handle(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
+        while session._turns and session._turns[0].due(interval_s):
+            await asyncio.sleep(0.005)
+    session.end()
+    while not session.idle:
+        await asyncio.sleep(0.01)
+    running.cancel()
+    heard.text = " ".join(texts)
+    return heard
+
+
+def spoken_until(text: str, answer: str) -> str:
+    """Return the beginning of a text that an answer to the beginning of its recording covers."""
+    said = text.split()
+    n = len(answer.split())
+    counts = range(max(1, n - 15), min(len(said), n + 15) + 1)
+    return " ".join(said[: min(counts, key=lambda k: jiwer.wer(" ".join(said[:k]), answer))])
 
 
 def whole(url: str, samples: np.ndarray) -> dict[str, Any]:
@@ -174,9 +222,9 @@ def measure_words(arguments: argparse.Namespace) -> None:
             samples = samples[: int(arguments.limit * SAMPLE_RATE)]
             answer = whole(url, samples)
             reference = normalise(text)
-            if samples.size == arguments.limit * SAMPLE_RATE:  # cut: the whole is the reference
-                reference = normalise(answer["text"])
-            heard = asyncio.run(listen(url, samples))
+            if samples.size == arguments.limit * SAMPLE_RATE:  # cut
+                reference = spoken_until(reference, normalise(answer["text"]))
+            heard = asyncio.run((in_step if arguments.in_step else listen)(url, samples))
             rates = [
                 100 * jiwer.wer(reference, normalise(each)) for each in (answer["text"], heard.text)
             ]
@@ -345,6 +393,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=60, help="seconds of speech")
     parser.add_argument("--speed", type=float, default=20, help="of the hour")
     parser.add_argument("--set", action="append", default=[], help="NAME=VALUE of the service")
+    parser.add_argument("--in-step", action="store_true", help="words: wait for each window")
     parser.add_argument("--show", action="store_true", help="print the texts")
     arguments = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
