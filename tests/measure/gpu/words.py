@@ -24,8 +24,8 @@ from app.config import Config
 from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
-from tests.measure.gpu.part import CPU_BATCH, DEVICE, GPU, TYPES, Part
 from tests.measure.errors import Errors, normalised
+from tests.measure.gpu.part import CPU_BATCH, DEVICE, GPU, TYPES, Part
 from tests.support import models, plain
 from tests.support.recordings import Recording, speech
 
