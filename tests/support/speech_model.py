@@ -1,6 +1,6 @@
 """Write app/engine/speech.onnx: Silero VAD with its convolutions as matrix products.
 
-    pip install onnx && python -m tests.support.speech_model
+    python -m tests.support.speech_model  # in an environment that also has the package onnx
 
 The encoder of Silero VAD sees each frame of 32 ms alone, in four positions. ONNX Runtime makes a
 convolution over frames as one small product a frame, with four columns; written as products over

@@ -373,18 +373,24 @@ def balancer_configuration(template: str, servers: Sequence[Mapping[str, Any]]) 
     return str(made.render(workers=[dict(server) for server in servers]))
 
 
+def installed_workers(configuration: str) -> list[tuple[str, str]]:
+    """Return name and address of each worker in an installed `haproxy.cfg`; empty without one."""
+    _, _, backend = configuration.partition("\nbackend workers\n")
+    return BALANCER_SERVER.findall(backend.partition("\nfrontend ")[0])
+
+
 def with_installed(
     servers: Sequence[Mapping[str, Any]], configuration: str
 ) -> list[Mapping[str, Any]]:
     """Return the workers, and after them those that only an installed configuration has."""
     names = {server["name"] for server in servers}
-    installed = BALANCER_SERVER.findall(configuration)
+    installed = installed_workers(configuration)
     return [*servers] + [{"name": n, "address": a} for n, a in installed if n not in names]
 
 
 def without_installed(servers: Sequence[Mapping[str, Any]], configuration: str) -> list[str]:
     """Return the names of workers that an installed configuration does not have yet."""
-    installed = {name for name, _ in BALANCER_SERVER.findall(configuration)}
+    installed = {name for name, _ in installed_workers(configuration)}
     return [server["name"] for server in servers if server["name"] not in installed]
 
 
