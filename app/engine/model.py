@@ -126,6 +126,9 @@ class Model:
         self.prove()
         if self._gpu and self.gpu_memory:
             self.make_rare_calls()
+            if self._config.workers_on_gpu == 1:
+                self.try_full_batch()
+                return
             share = MemoryShare(self._gpu, self.gpu_memory, self._config.workers_on_gpu)
             share.begin()
             self.try_full_batch(share.keeps)

@@ -171,6 +171,12 @@ def test_rare_calls_are_made_before_a_request_makes_them(model, calls):
     assert any(options.get("sampling_topk") == 0 for options in generated)
     assert any(options.get("no_repeat_ngram_size") == NO_REPEATED_GROUP for options in generated)
     assert any(options.get("repetition_penalty", 1) > 1 for options in generated)
+    batches = [
+        {window.batch for window, _ in payloads}
+        for kind, payloads, _ in calls
+        if kind is Kind.GENERATE
+    ]
+    assert [len(joined) for joined in batches] == [2] * 3, "windows of two encoded batches"
 
 
 @pytest.mark.parametrize(("workers", "kept"), [(1, True), (2, True), (3, False)])

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from app.config import Config
+from app.engine.engine import Engine
+from app.engine.files import ModelError
 from app.engine.kernel_cache import COMPILING, LOADING, WAITING, filled_once
+from app.engine.model import Model
 from tests.support.fakes import LIMIT_S
 from tests.support.waiting import until
 
@@ -101,6 +105,26 @@ def test_another_driver_needs_another_cache():
     assert later.inside.wait(LIMIT_S)
     assert later.reports == [WAITING, COMPILING]
     later.end()
+
+
+def test_health_says_what_a_loading_worker_does(monkeypatch):
+    go, reported = threading.Event(), threading.Event()
+
+    def loaded(config, report):
+        report(COMPILING)
+        reported.set()
+        assert go.wait(LIMIT_S)
+        raise ModelError("enough")
+
+    monkeypatch.setattr(Model, "loaded", loaded)
+    engine = Engine(Config())
+    assert engine.unready == LOADING
+    engine.start()
+
+    assert reported.wait(LIMIT_S)
+    assert (engine.state, engine.unready) == ("loading", COMPILING)
+    go.set()
+    assert until(lambda: engine.unready == "enough")
 
 
 def test_a_folder_that_cannot_be_written_costs_only_time(monkeypatch):

@@ -137,15 +137,16 @@ class BatchedModel:
         self._run(Kind.ALIGN, aligned, ([self.start_token], {}))
 
     def make_rare_calls(self, features: np.ndarray, best_of: int) -> None:
-        """Make each kind of call that the self-test leaves out, on one window.
+        """Make each kind of call that the self-test leaves out, on windows of different batches.
 
-        On a GPU the first call of a kind may have its kernels compiled.
+        On a GPU the first call of a kind may have its kernels compiled, and these windows are
+        joined within its memory.
 
         Args:
             features: features of one window, float32, shape (n_mels, n_frames).
             best_of: number of samples above temperature 0.
         """
-        windows = self._run(Kind.ENCODE, [features])
+        windows = [self._run(Kind.ENCODE, [features])[0] for _ in range(2)]
         short = DECODING | {"max_length": 16}
         sampling = {
             "beam_size": 1, "num_hypotheses": best_of, "sampling_topk": 0,
@@ -156,7 +157,7 @@ class BatchedModel:
             {"no_repeat_ngram_size": NO_REPEATED_GROUP},
             {"repetition_penalty": 1.1},
         ):
-            self._run(Kind.GENERATE, [(windows[0], self._task())], short | rare)
+            self._run(Kind.GENERATE, [(window, self._task()) for window in windows], short | rare)
         if self.model.is_multilingual:
             self._run(Kind.DETECT_LANGUAGE, windows)
 
