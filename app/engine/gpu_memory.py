@@ -8,7 +8,7 @@ from typing import Any
 
 import pynvml  # type: ignore[import-untyped]
 
-from app.engine.cuda_driver import Driver
+from app.engine.cuda_driver import Driver, driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,17 @@ class GpuMemory:
     is None.
 
     Args:
-        uuid: identifier of the GPU or MIG instance, without its prefix.
+        uuid: identifier of the GPU or MIG instance, without its prefix; None: that of the first GPU
+            that this process may use.
     """
 
-    def __init__(self, uuid: str) -> None:
+    def __init__(self, uuid: str | None = None) -> None:
         self._handle: Any = None
+        if uuid is None:
+            gpu = driver()
+            if gpu is None:
+                return
+            uuid = gpu.uuid()
         for prefix in ("MIG-", "GPU-"):
             try:
                 pynvml.nvmlInit()

@@ -84,7 +84,7 @@ class Model:
         self._whisper.feature_extractor = LogMel(**self._whisper.feat_kwargs)
         self._whisper.hf_tokenizer = TokenCache(self._whisper.hf_tokenizer)
         self._gpu = driver() if self.device == "cuda" else None
-        self.gpu_memory = GpuMemory(self._gpu.uuid()) if self._gpu else None
+        self.gpu_memory = GpuMemory() if self._gpu else None
         max_batch = max_batch or (config.max_batch_size if self.device == "cuda" else 1)
         # As many parts of a recording as fill the device, so that a lone request finishes soonest.
         self._parts_at_once = max(config.replicas, max_batch)

@@ -51,6 +51,17 @@ def test_the_workers_gpu_is_read(driver, name):
     assert driver == [name]
 
 
+def test_without_a_name_it_is_the_first_gpu_of_this_process(driver, tmp_path, monkeypatch):
+    monkeypatch.setattr(cuda_driver, "LIBRARY", str(built(tmp_path)))
+    cuda_driver.driver.cache_clear()
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda name: name)
+
+    GpuMemory().read()
+
+    assert driver == ["MIG-00010203-0405-0607-0809-0a0b0c0d0e0f"]
+    cuda_driver.driver.cache_clear()
+
+
 def test_this_process_is_found_among_those_on_the_gpu(driver, monkeypatch):
     processes = [
         SimpleNamespace(pid=1, usedGpuMemory=GIB),
