@@ -109,7 +109,7 @@ class Turns:
         """Take so much of the GPU's time."""
         self._count(1)
         while seconds > 0:
-            sharers = max(1, sum(map(bool, self._calls)))
+            sharers = max(1, sum(map(bool, self._calls[:])))
             began = time.monotonic()
             time.sleep(min(seconds * sharers, SLICE_S))
             seconds -= (time.monotonic() - began) / sharers
