@@ -93,3 +93,18 @@ def test_the_unit_of_the_device_files_is_valid():
 
     faults = [line for line in checked.stderr.splitlines() if "is not executable" not in line]
     assert faults == []
+
+
+def test_the_unit_keeps_compiled_kernels_and_finds_the_multi_process_service():
+    """The first would be lost in /run or a hidden home, the second is hidden in /tmp."""
+    lines = (ROOT / "deploy" / "systemd" / "transcription.service").read_text().splitlines()
+    variables = dict(
+        line.removeprefix("Environment=").split("=", 1)
+        for line in lines
+        if line.startswith("Environment=CUDA")
+    )
+
+    assert "StateDirectory=transcription" in lines
+    assert variables["CUDA_CACHE_PATH"].startswith("/var/lib/transcription/")
+    assert f"ReadWritePaths=-{variables['CUDA_MPS_PIPE_DIRECTORY']}" in lines
+    assert not variables["CUDA_MPS_PIPE_DIRECTORY"].startswith("/tmp")
