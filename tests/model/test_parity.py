@@ -85,7 +85,7 @@ def differences(found: Transcript, expected: list, info, batched: bool) -> list[
 def test_english_in_company(compute_type, threads, max_batch, beam):
     config = Config(
         model_size=str(models.tiny_en()), compute_type=compute_type, beam_size=beam, workers=1,
-        max_concurrent_transcriptions=threads,
+        max_concurrent_transcriptions=threads, prompt_min_tokens_per_s=0,
     )  # fmt: skip
     plain = faster_whisper.WhisperModel(
         str(models.tiny_en()), "cpu", compute_type=compute_type, cpu_threads=2
@@ -112,11 +112,12 @@ def test_english_in_company(compute_type, threads, max_batch, beam):
 def test_languages_in_company():
     """Detected and known languages, translation, words, prompts: one mixture.
 
-    The guard of prompts is off: faster-whisper gives an English one back for a Spanish sentence.
+    The guards of prompts are off: faster-whisper gives an English one back for a Spanish sentence.
     """
     config = Config(
-        model_size=str(models.base()), model_name="base", workers=1, prompt_echo_min_chars=0
-    )
+        model_size=str(models.base()), model_name="base", workers=1,
+        prompt_echo_min_chars=0, prompt_min_tokens_per_s=0,
+    )  # fmt: skip
     plain = faster_whisper.WhisperModel(
         str(models.base()), "cpu", compute_type="int8", cpu_threads=2
     )
@@ -169,7 +170,7 @@ class TestEncodeOnce:
         assert self.windows(strict, waveform, options) == 1
         assert metrics.BATCH_SIZE.labels("generate")._sum.get() - calls == 3
 
-    def test_long_recording_detects_on_its_first_window(self, base_engine):
+    def test_each_part_of_a_long_recording_detects_on_its_only_encoding(self, base_engine):
         waveform = long_recording(70).samples
         known = self.windows(base_engine, waveform, DecodeOptions(language="en"))
 
