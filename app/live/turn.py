@@ -18,6 +18,9 @@ BYTES = 2  # of a sample
 TRIM_S = 8.0
 # A window must fit Whisper's 30 s. Past this, the first half's words count as confirmed.
 FORCE_S = 26.0
+# Less speech than this after the last confirmed word is that word's end, and a word that begins
+# this long after the last speech was not said: from such rests Whisper makes text up.
+REST_S = 0.3
 PAUSE_S = 0.2  # silence after which a window is sent at once: it may be the turn's last
 SILENCE_KEPT_S = 0.5  # before the next speech
 SENTENCE_ENDS = ".?!。？！…"
@@ -100,13 +103,20 @@ class Turn:
 
     def is_complete(self) -> bool:
         """Return whether the turn has ended and its newest window had all of its speech."""
-        return self.ended and (self.seen >= self.received or 0 < self.voiced <= self.seen)
+        if not self.ended:
+            return False
+        return self.seen >= self.received or 0 < self.voiced <= self.seen or self._is_confirmed()
+
+    def _is_confirmed(self) -> bool:
+        """Return whether the confirmed words reach the end of the speech."""
+        spoken_s = self.voiced / SAMPLE_RATE
+        return bool(self.words.confirmed) and spoken_s - self.words.until_s < REST_S
 
     def due(self, interval_s: float) -> bool:
         """Return whether a window is to be sent now."""
         if self.ended:
             return not self.is_complete()
-        if self.voiced > self.seen:
+        if self.voiced > self.seen and not self._is_confirmed():
             paused = self.received - self.voiced >= PAUSE_S * SAMPLE_RATE
             return paused or self.unseen_s >= interval_s
         return bool(self.words.pending) and self.unseen_s >= interval_s
@@ -122,6 +132,9 @@ class Turn:
             Word(word.text, word.start + window.start_s, word.end + window.start_s, word.logprob)
             for word in words
         ]
+        if self.voiced:
+            spoken_s = self.voiced / SAMPLE_RATE + REST_S
+            words = [word for word in words if word.start < spoken_s]
         self.seen = window.end
         if window.last:
             return self.words.accept(words)

@@ -31,7 +31,9 @@ def supervisor_conf(config: Config) -> Path:
 def write_supervisor(config: Config) -> None:
     """Write Supervisor's configuration for the settings' number of workers."""
     numbers = range(1, config.workers + 1)
-    supervisor_conf(config).write_text(render(SUPERVISOR_CONF, numbers=numbers))
+    has_live = config.live_max_sessions > 0
+    text = render(SUPERVISOR_CONF, numbers=numbers, has_live=has_live)
+    supervisor_conf(config).write_text(text)
 
 
 def write_balancer(config: Config, ports: Sequence[int] = ()) -> None:

@@ -126,7 +126,10 @@ async def in_step(url: str, samples: np.ndarray) -> Heard:
         audio = base64.b64encode(to_pcm(padded[begin : begin + step]).tobytes()).decode()
         sent = (begin + step) / SAMPLE_RATE
         await session.handle(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
-        while session._turns and session._turns[0].due(interval_s):
+        await asyncio.sleep(0)
+        while session._turns and (
+            session._turns[0].due(interval_s) or session._turns[0].is_complete()
+        ):
             await asyncio.sleep(0.005)
     session.end()
     while not session.idle:

@@ -168,6 +168,30 @@ class TestTurn:
         turn.append(np.zeros(32_000, np.int16), 0.0)
         assert not turn.due(1.0)  # silence
 
+    def test_words_after_the_last_speech_were_not_said(self):
+        turn = Turn("item", 0)
+        turn.append(np.zeros(48_000, np.int16), 0.0)
+        turn.voiced = 16_000
+        turn.ended = True
+
+        turn.answer(turn.window(), [Word(" Hello.", 0.2, 0.9), Word(" Thanks", 1.4, 2.0)])
+
+        assert texts(turn.words.confirmed) == "Hello."
+
+    def test_a_turn_whose_speech_is_confirmed_needs_no_further_window(self):
+        turn = Turn("item", 0)
+        turn.append(np.zeros(16_000, np.int16), 0.0)
+        turn.voiced = 14_000
+        for _ in range(2):
+            turn.answer(turn.window(), [Word(" Hello.", 0.1, 0.8)])
+
+        turn.append(np.zeros(8_000, np.int16), 0.0)
+        turn.voiced = 15_000
+        turn.ended = True
+
+        assert turn.is_complete()
+        assert not turn.due(0.5)
+
 
 class TestOptions:
     def test_both_shapes_say_the_same(self):
