@@ -69,4 +69,13 @@ int cuMemcpyDtoDAsync_v2(uint64_t target, uint64_t source, size_t bytes, void *s
   memcpy((void *)target, (void *)source, bytes);
   return 0;
 }
+int cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
+  *total = 1 << 20;
+  *free_bytes = *total - reserved;
+  return context ? 0 : 201;
+}
+int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
+  return cuMemAllocAsync(address, bytes, (void *)2);
+}
+int cuMemFree_v2(uint64_t address) { return cuMemFreeAsync(address, NULL); }
 int cuStreamSynchronize(void *stream) { return stream == (void *)2 ? 0 : 1; }

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from app.config import ROOT
+from app.engine import cuda_driver
 from tests.measure import bench_gpu
-from tests.measure.gpu import cublas, part
+from tests.measure.gpu import cublas, faults, part
 from tests.measure.gpu.part import Part
+from tests.support.driver import built
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +109,17 @@ def test_the_bundle_takes_the_named_packages_of_a_requirements_file(tmp_path):
     assert chosen.count("--hash=sha256:") > 2
     assert "ctranslate2==" in others
     assert "\nnumpy==" not in others
+
+
+def test_the_real_fault_holds_the_gpus_memory_and_gives_it_back(tmp_path, monkeypatch):
+    """With the tests' driver library, whose GPU has 1 MiB."""
+    library = built(tmp_path)
+    monkeypatch.setattr(cuda_driver, "LIBRARY", str(library))
+
+    with faults.memory_taken(4096) as held:
+        assert held == (1 << 20) - 4096
+        with pytest.raises(cuda_driver.DriverError, match="out of memory"):
+            cuda_driver.Driver().join([0], 8192)
+
+    with faults.memory_taken(0) as held:
+        assert held == 1 << 20, "all of it was given back"

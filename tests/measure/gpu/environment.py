@@ -12,6 +12,7 @@ from typing import Any
 import ctranslate2
 import faster_whisper
 
+from app.engine import cuda_driver
 from app.engine.options import DecodeOptions
 from app.pool.environment import find_haproxy
 from tests.measure.gpu.part import CUBLAS_VARIABLE, DEVICE, GPU, MODELS, SIZE, TYPES, Part
@@ -44,7 +45,7 @@ def facts() -> dict[str, Any]:
 def cu_init() -> str:
     """Return the driver's own answer; nvidia-smi can work where CUDA does not."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
+        driver = ctypes.CDLL(cuda_driver.LIBRARY)
     except OSError as error:
         return str(error)
     return f"{driver.cuInit(0)} (0: it works)"

@@ -19,6 +19,7 @@ from pathlib import Path
 from prometheus_client import REGISTRY
 
 from app.config import Config
+from app.engine import cuda_driver
 from app.engine.batching.operation import Kind
 from app.engine.job import Job
 from app.engine.model import Model
@@ -99,7 +100,7 @@ def memory_taken(left: int) -> Iterator[int]:
     Raises:
         OSError: the driver refused; the message holds the call and its CUresult.
     """
-    driver = ctypes.CDLL("libcuda.so.1")
+    driver = ctypes.CDLL(cuda_driver.LIBRARY)
 
     def must(name: str, *arguments: object) -> None:
         if result := getattr(driver, name)(*arguments):
