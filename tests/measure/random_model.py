@@ -9,6 +9,7 @@ accept it. Layers have random weights whose contribution is too small to change 
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -123,12 +124,15 @@ def token_vectors(tokens: list[str], width: int) -> tuple[np.ndarray, np.ndarray
 def spec_of(size: Size, tokens: list[str]) -> Any:
     """Return CTranslate2's description of the model, filled with numbers."""
     pool = np.random.default_rng(1).standard_normal(POOL, np.float32)
+    # CTranslate2 keeps equal weights once, in the file and in memory.
+    different = itertools.count(0, 1e-4)
     width = size.width
     heads = width // HEAD_WIDTH
 
     def weights(*shape: int, scale: float = 1.0) -> np.ndarray:
-        flat = (pool * (scale * shape[-1] ** -0.5)).astype(np.float16)
-        return np.resize(flat, shape)
+        made = np.resize((pool * (scale * shape[-1] ** -0.5)).astype(np.float16), shape)
+        made.flat[0] = next(different)
+        return made
 
     def linear(spec: Any, n_out: int, n_in: int, scale: float = 1.0) -> None:
         spec.weight = weights(n_out, n_in, scale=scale)

@@ -9,7 +9,7 @@ from app.config import Config
 from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
-from tests.measure.random_model import WORDS, random_model
+from tests.measure.random_model import SIZES, WORDS, random_model
 from tests.support import plain
 from tests.support.recordings import recording
 
@@ -36,6 +36,18 @@ def test_a_generated_model_says_its_sentence_with_any_prompt_beam_and_sound(fold
     ]
     assert [[each.text for each in found] for found, _ in others] == [[segment.text]] * 4
     assert others[-1][1].language == "en"
+
+
+def test_a_generated_model_has_all_weights_of_its_size(tmp_path):
+    """CTranslate2 keeps equal weights once, which would change memory and speed."""
+    size = SIZES["tiny"]
+    attention, feed_forward = 4 * size.width**2, 8 * size.width**2
+    layers = size.encoder_layers * (attention + feed_forward)
+    layers += size.decoder_layers * (2 * attention + feed_forward)
+
+    made = random_model("tiny", tmp_path) / "model.bin"
+
+    assert made.stat().st_size > 2 * (layers + 2 * 51_865 * size.width)
 
 
 def test_the_service_accepts_a_generated_model_and_its_text(folder):

@@ -47,7 +47,7 @@ def main() -> None:
         whisper = faster_whisper.WhisperModel(str(folder), DEVICE, compute_type=compute_type)
         for n in BATCHES:
             if part.left_s < 0:
-                part.note(f"{compute_type}: larger batches than {n} were not measured: no time.")
+                part.note(f"No time for {compute_type}, batches of {n} and more.")
                 break
             line: dict[str, float] = {}
             for kind, call in calls(whisper.model, whisper, n).items():

@@ -31,7 +31,7 @@ from tests.support.recordings import Recording, speech
 
 AT_ONCE = 16
 CPU_RECORDINGS = 3  # the shortest
-LONGEST_S = 30  # longer ones are cut at other places by windows of another length
+SHORTEST_S, LONGEST_S = 2, 30  # longer ones are cut at other places by windows of another length
 Transcribe = Callable[[Recording], Sequence[Any]]
 
 
@@ -84,7 +84,7 @@ def compare(
     apart, off = np.concatenate(times), np.concatenate(scores)
     part.add(
         f"{name}, {len(recordings)} recordings", **row, same=same,
-        errors_percent=100 * errors.wrong / errors.words,
+        errors_percent=100 * errors.wrong / max(1, errors.words),
         times_p95_s=float(np.percentile(apart, 95)), times_max_s=float(apart.max()),
         scores_p95=float(np.percentile(off, 95)), scores_max=float(off.max()),
     )  # fmt: skip
@@ -92,7 +92,7 @@ def compare(
 
 def main() -> None:
     part = Part("words")
-    known = [one for one in speech() if one.seconds < LONGEST_S]
+    known = [one for one in speech() if SHORTEST_S <= one.seconds < LONGEST_S]
     if not GPU:
         known = sorted(known, key=lambda one: one.seconds)[:CPU_RECORDINGS]
     for name, folder_of in (("tiny.en", models.tiny_en), ("base", models.base)):
