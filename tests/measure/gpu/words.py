@@ -84,7 +84,7 @@ def compare(
     apart, off = np.concatenate(times), np.concatenate(scores)
     part.add(
         f"{name}, {len(recordings)} recordings", **row, same=same,
-        errors_percent=100 * errors.wrong / max(1, errors.words),
+        errors_percent=100 * errors.rate,
         times_p95_s=float(np.percentile(apart, 95)), times_max_s=float(apart.max()),
         scores_p95=float(np.percentile(off, 95)), scores_max=float(off.max()),
     )  # fmt: skip
