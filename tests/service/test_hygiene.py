@@ -372,7 +372,7 @@ def test_pool_listens_on_its_entry_alone(stack):
     open_to_all = {words[4] for words in own if not words[4].startswith(("127.0.0.1:", "[::1]:"))}
 
     assert {address.rpartition(":")[2] for address in open_to_all} == {stack.settings["LB_PORT"]}
-    assert len({words[4] for words in own}) == 5, "entry (IPv4, IPv6), stats page, two workers"
+    assert len({words[4] for words in own}) == 6, "entry (IPv4, IPv6), stats, gateway, two workers"
 
 
 def test_other_sites_pages_get_nothing_out_of_the_box(stack):
