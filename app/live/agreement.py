@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 MOST_REPEATED = 5  # words that a window may repeat at its start
+LOST_S = 0.5  # speech without words at the end of a window, from which words were lost there
 NEAR_S = 1.0  # such a repetition begins this close to the confirmed end
 
 
@@ -51,10 +52,17 @@ class Agreement:
         """Return the end of the confirmed words, in seconds from the turn's first sample."""
         return self.confirmed[-1].end if self.confirmed else 0.0
 
-    def insert(self, words: Sequence[Word]) -> list[Word]:
-        """Take the words of another window; return those that it confirms."""
+    def insert(self, words: Sequence[Word], spoken_s: float = 0.0) -> list[Word]:
+        """Take the words of another window; return those that it confirms.
+
+        Args:
+            spoken_s: the end of the speech in the window, in seconds from the turn's first sample.
+        """
         words = self.unsent(words)
         count = common_prefix(self.pending, words)
+        if count == len(words) and spoken_s - (words[-1].end if words else self.until_s) > LOST_S:
+            # The newest window lost the last words of the one before.
+            return self._confirm([*words, *self.pending[count:]], count)
         # The newest window's last word may be cut off by its end, and its full stop be wrong.
         if count == len(words) and count and self.pending[count - 1].text != words[-1].text:
             count -= 1

@@ -16,11 +16,12 @@ from app.live.agreement import Agreement, Word
 BYTES = 2  # of a sample
 # A window longer than this loses its confirmed audio. Whisper needs some seconds of context.
 TRIM_S = 8.0
+KEPT_S = 3.0  # from a window with hardly any speech Whisper makes text up
 # A window must fit Whisper's 30 s. Past this, the first half's words count as confirmed.
 FORCE_S = 26.0
 # Less speech than this after the last confirmed word is that word's end, and a word that begins
 # this long after the last speech was not said: from such rests Whisper makes text up.
-REST_S = 0.3
+REST_S = 0.4
 PAUSE_S = 0.2  # silence after which a window is sent at once: it may be the turn's last
 SILENCE_KEPT_S = 0.5  # before the next speech
 SENTENCE_ENDS = ".?!。？！…"
@@ -132,13 +133,13 @@ class Turn:
             Word(word.text, word.start + window.start_s, word.end + window.start_s, word.logprob)
             for word in words
         ]
+        spoken_s = min(self.voiced, window.end) / SAMPLE_RATE
         if self.voiced:
-            spoken_s = self.voiced / SAMPLE_RATE + REST_S
-            words = [word for word in words if word.start < spoken_s]
+            words = [word for word in words if word.start < spoken_s + REST_S]
         self.seen = window.end
         if window.last:
-            return self.words.accept(words)
-        confirmed = self.words.insert(words)
+            return self.words.insert(words, spoken_s) + self.words.finish()
+        confirmed = self.words.insert(words, spoken_s)
         if not confirmed and window.seconds > FORCE_S:
             confirmed = self.words.accept(words, window.start_s + window.seconds / 2)
         self._trim(window)
@@ -166,8 +167,9 @@ class Turn:
 
     def _trim(self, window: Window) -> None:
         """Drop confirmed audio of a long window, up to the end of a sentence or, in a longer one,
-        of a word."""
-        inside = [word for word in self.words.confirmed if word.end > window.start_s]
+        of a word; its last `KEPT_S` stay."""
+        until_s = window.start_s + window.seconds - KEPT_S
+        inside = [word for word in self.words.confirmed if window.start_s < word.end <= until_s]
         if window.seconds <= TRIM_S or not inside:
             if window.seconds > FORCE_S:  # nothing was said in its first half
                 self._forget(window.end - int(window.seconds / 2 * SAMPLE_RATE))

@@ -137,11 +137,12 @@ def refusal(response: httpx2.Response) -> ServiceError:
 
 
 def words_of(body: Mapping[str, Any]) -> list[Word]:
-    """Return the words of a `verbose_json` object, with their leading spaces."""
+    """Return the words of a `verbose_json` object, with their leading spaces; no lone dots."""
     return [
         Word(word["word"], word["start"], word["end"], round(log(word["probability"]), 4))
         for segment in body["segments"]
         for word in segment.get("words") or ()
+        if any(letter.isalnum() for letter in word["word"])
     ]
 
 

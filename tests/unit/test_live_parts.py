@@ -68,6 +68,21 @@ class TestAgreement:
         assert texts(agreement.insert(words("he said."))) == "he"
         assert texts(agreement.insert(words("he said that."))) == "said"
 
+    def test_last_words_that_a_window_loses_though_they_are_speech_are_kept(self):
+        agreement = Agreement()
+        agreement.insert(words("of about 1455"))
+
+        assert texts(agreement.insert(words("of about"), spoken_s=1.6)) == "of about"
+        assert texts(agreement.finish()) == "1455"
+
+    def test_last_words_that_a_window_drops_are_dropped_where_nothing_was_spoken(self):
+        agreement = Agreement()
+        agreement.insert(words("of about you"))
+
+        agreement.insert(words("of about"), spoken_s=1.1)
+
+        assert agreement.finish() == []
+
     def test_the_last_window_confirms_everything(self):
         agreement = Agreement()
         agreement.insert(words("one two"))
