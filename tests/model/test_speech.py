@@ -335,22 +335,17 @@ class TestLongRecordings:
         assert detected.segments == known.segments
 
     def test_each_part_is_decoded_in_its_own_language(self, base_engine):
-        english, spanish = (
-            recording(name).waveform() for name in ("austen_0870.ogg", "synthetic_es.ogg")
+        english, chinese = (
+            recording(name).waveform() for name in ("austen_0870.ogg", "synthetic_zh.ogg")
         )
-        waveform = np.concatenate([english] * 4 + [spanish] * 8)
+        waveform = np.concatenate([english] * 3 + [chinese] * 14)
 
         found = base_engine.decode(Job(waveform, DecodeOptions())).result()
-        restricted = base_engine.decode(
-            Job(waveform, DecodeOptions(languages=("en", "de")))
-        ).result()
 
         assert found.language == "en"
-        assert [one.language for one in found.segments[:2]] == [None, None]
-        assert found.segments[-1].language == "es"
         assert "dashwood" in found.text.lower()
-        assert "kiwi" in found.text.lower()
-        assert {one.language for one in restricted.segments} <= {None, "de"}
+        assert found.segments[0].language is None
+        assert found.segments[-1].language == "zh"
 
     def test_a_client_that_leaves_ends_all_parts(self, tiny_engine, long):
         cancellation = Cancellation()
