@@ -195,6 +195,7 @@ SCHEMAS: dict[str, Schema] = {
             "gpu_memory", "state", "reason",
         ),
     ),
+    "ClientSecret": {"type": "object"},  # two shapes; see OpenAI's reference
     "Service": an_object(
         {
             "service": STRING,
@@ -339,6 +340,23 @@ def audio(route: str, summary: str) -> dict[str, Any]:
     }
 
 
+def secrets(name: str, summary: str) -> dict[str, Any]:
+    """Return the path item of a route that creates client secrets."""
+    an_object_of_json = {"application/json": {"schema": {"type": "object"}}}
+    return {
+        "post": {
+            "operationId": name,
+            "summary": summary,
+            "tags": ["Live"],
+            "requestBody": {"required": False, "content": an_object_of_json},
+            "responses": {
+                "200": answer("The secret, and the session that it opens.", json_of("ClientSecret"))
+            }
+            | errors((*OF_THE_REST, 413)),
+        }
+    }
+
+
 def reading(
     name: str,
     tag: str,
@@ -387,6 +405,12 @@ def paths() -> dict[str, Any]:
         "/v1/audio/transcriptions": audio("transcriptions", "A recording to its text"),
         "/v1/audio/translations": audio(
             "translations", "Speech of any language to English text; not every model can"
+        ),
+        "/v1/realtime/client_secrets": secrets(
+            "client_secrets", "A client secret, with which a browser opens a live session"
+        ),
+        "/v1/realtime/transcription_sessions": secrets(
+            "transcription_sessions", "The same in the earlier shape of OpenAI's API"
         ),
         "/v1/models": reading(
             "models", "Models", "The model that runs, and `whisper-1`, which stands for it",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -118,53 +117,31 @@ def parts(waveform: np.ndarray, options: SpeechOptions, chunked: bool) -> list[P
     """
     if options.enabled:
         longest_s = options.max_speech_duration_s
-        longest_s = min(longest_s, PART_S) if chunked else longest_s
-        speech = find_speech(waveform, options, longest_s)
-        spans = padded(speech, options.padding_ms, waveform.size)
+        spans = find_speech(waveform, options, min(longest_s, PART_S) if chunked else longest_s)
     elif chunked:
-        options = SpeechOptions()
-        speech = find_speech(waveform, options, PART_S / 2)
-        spans = everything(waveform.size, padded(speech, options.padding_ms, waveform.size))
+        spans = everything(waveform.size, find_speech(waveform, SpeechOptions(), PART_S / 2))
     elif waveform.size:
         return [Part([Span(start=0, end=waveform.size)], whole=True)]
     else:
         return []
     if not chunked:
         return [Part(spans)] if spans else []
-    groups = cut_at_pauses(spans, PART_S * SAMPLE_RATE, speech)
-    return [Part(group, offset) for group, offset in groups]
+    return [Part(cut, offset) for cut, offset in cut_at_pauses(spans, PART_S * SAMPLE_RATE)]
 
 
 def find_speech(waveform: np.ndarray, options: SpeechOptions, longest_s: float) -> list[Span]:
-    """Return the spans of speech without padding, none longer than `longest_s` with it."""
+    """Return the spans of speech, none longer than `longest_s`."""
     choices = VadOptions(
         threshold=options.threshold,
         min_silence_duration_ms=options.min_silence_duration_ms,
-        max_speech_duration_s=longest_s - 2 * options.padding_ms / 1000,
-        speech_pad_ms=0,
+        max_speech_duration_s=longest_s,
+        speech_pad_ms=options.padding_ms,
     )
     return [
         Span(start=begin + span["start"], end=begin + span["end"])
         for begin, end in pieces(waveform)
         for span in get_speech_timestamps(waveform[begin:end], choices)
     ]
-
-
-def padded(speech: Sequence[Span], padding_ms: int, n_samples: int) -> list[Span]:
-    """Return the spans with padding before and after each; in short pauses they meet in the middle.
-
-    faster-whisper pads so itself, but then hides how long a pause is.
-    """
-    padding = padding_ms * SAMPLE_RATE // 1000
-    spans = [Span(span) for span in speech]
-    for span, after in pairwise(spans):
-        half = min(padding, (after["start"] - span["end"]) // 2)
-        span["end"] += half
-        after["start"] -= half
-    if spans:
-        spans[0]["start"] = max(0, spans[0]["start"] - padding)
-        spans[-1]["end"] = min(n_samples, spans[-1]["end"] + padding)
-    return spans
 
 
 def pieces(waveform: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -196,16 +173,11 @@ def everything(n_samples: int, speech: Sequence[Span]) -> list[Span]:
     return spans
 
 
-def cut_at_pauses(
-    spans: Sequence[Span], longest: int, speech: Sequence[Span] | None = None
-) -> Iterator[tuple[Sequence[Span], int]]:
+def cut_at_pauses(spans: Sequence[Span], longest: int) -> Iterator[tuple[Sequence[Span], int]]:
     """Yield groups of consecutive spans, each with the number of samples in preceding groups.
 
     Each group holds at most `longest` samples (but at least one span), and ends at the longest
     pause that leaves it at least half full.
-
-    Args:
-        speech: the speech without padding, whose pauses count; None: the spans.
     """
     offset = 0
     while spans:
@@ -215,16 +187,8 @@ def cut_at_pauses(
             least = min(most, int(np.searchsorted(ends, longest / 2)) + 1)
             most = max(
                 range(least, most + 1),
-                key=lambda n: (pause_at(spans[n - 1]["end"], speech or spans), n),
+                key=lambda n: (spans[n]["start"] - spans[n - 1]["end"], n),
             )
         yield spans[:most], offset
         offset += int(ends[most - 1])
         spans = spans[most:]
-
-
-def pause_at(sample: int, speech: Sequence[Span]) -> int:
-    """Return the length of the pause around a sample; 0 within speech and after the last span."""
-    n = bisect_right(speech, sample, key=lambda span: span["start"])
-    if not 0 < n < len(speech) or speech[n - 1]["end"] > sample:
-        return 0
-    return speech[n]["start"] - speech[n - 1]["end"]

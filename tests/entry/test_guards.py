@@ -116,7 +116,7 @@ def test_stats_page_says_what_each_proxy_is_for(guarded):
 
     assert described == [
         "api", "deferred_queue", "deferred_entry", "workers", "await_worker", "unlimited",
-        "status_page", "stats_port", "stats_page",
+        "live", "status_page", "stats_port", "stats_page",
     ]  # fmt: skip
     assert described == re.findall(r"class=px href=\"#(\w+)\"", page)
 

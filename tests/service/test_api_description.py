@@ -34,7 +34,7 @@ PROMISES = (
 )
 NOT_FOR_CLIENTS = {"/metrics"}  # for the machine itself
 FILES_OF_PAGES = {"/pages/{name}"}
-OPERATIONS = 8
+OPERATIONS = 10
 WORD = wav(recording("austen_0890.wav").waveform()[:24_000])
 
 
@@ -97,7 +97,7 @@ def test_references_lead_somewhere(document):
 
 @pytest.mark.parametrize("setting", ["api_token", "api_keys_file"])
 def test_key_is_described_only_where_one_is_asked_for(document, setting, tmp_path):
-    secret = tmp_path / "secret"
+    secret = tmp_path / "hidden"
     secret.write_text("{}")
     config = Config(**{setting: str(secret)})
     guarded = Client.of(config, Engine(config))
@@ -106,7 +106,7 @@ def test_key_is_described_only_where_one_is_asked_for(document, setting, tmp_pat
 
     assert "security" not in document
     assert found.json["security"] == [{"bearer": []}, {"header": []}]
-    assert "secret" not in found.text
+    assert "hidden" not in found.text
     assert guarded.get("/docs").status_code == 200
 
 
@@ -134,7 +134,8 @@ def test_no_request_meets_a_server_error_or_an_undocumented_answer(operations, n
     )
     @given(case=operation.as_strategy())
     def ask(case: Any) -> None:
-        if isinstance(case.body, dict) and len(str(case.body.get("model", ""))) % 2 == 0:
+        has_file = "audio" in operation.label and isinstance(case.body, dict)
+        if has_file and len(str(case.body.get("model", ""))) % 2 == 0:
             case.body["file"] = WORD
         case.call_and_validate(checks=checks, timeout=60)
 
@@ -143,5 +144,5 @@ def test_no_request_meets_a_server_error_or_an_undocumented_answer(operations, n
 
 def cases_of(label: str) -> int:
     """Most of them for the two routes that have fields; a page has nothing to vary."""
-    share = {"POST": 0.4, "GET": 0.04}[label.split()[0]]
+    share = 0.4 if "audio" in label else 0.04
     return max(1, round(CASES * share))
