@@ -470,10 +470,13 @@ def test_keys_change_without_a_restart(fleet):
     before = fleet.on("gpu1", WORKERS)
     with fleet.load() as load:
         both = fleet.play("site.yml", "--tags", "keys", service_api_keys=[KEY, "second-key"])
+        heard = fleet.text(fleet.url(), key="second-key")
+        first_alone = fleet.play("site.yml", "--tags", "keys")
 
     assert both.code == 0, both.text
+    assert first_alone.code == 0, first_alone.text
     assert load.failed == {}
-    assert "cold-hearted" in fleet.text(fleet.url(), key="second-key")
+    assert "cold-hearted" in heard
     assert fleet.on("gpu1", WORKERS) == before
 
 
