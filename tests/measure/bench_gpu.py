@@ -88,9 +88,11 @@ def run(name: str, seconds: float, variables: dict[str, str]) -> bool:
         env=os.environ | variables | {DEADLINE: str(began + seconds - SPARE_S)},
         start_new_session=True,
     )
+    in_time = True
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
+        in_time = False
         print(f"\n{name}: its {seconds:.0f} s are over; what it had measured is in its file.")
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
@@ -100,7 +102,7 @@ def run(name: str, seconds: float, variables: dict[str, str]) -> bool:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     print(f"\n({name}: {time.monotonic() - began:.0f} s, exit status {process.returncode})")
-    return process.returncode == 0
+    return in_time and process.returncode == 0
 
 
 if __name__ == "__main__":

@@ -210,6 +210,7 @@ def test_killed_worker_takes_its_port_with_it(slow_fork):
         assert killed.health() is None
 
 
+@pytest.mark.alone
 def test_worker_that_is_told_to_stop_before_it_can_listen_stops(slow_fork):
     """The signal that meets it between its fork and its own handlers is not lost."""
     with worker(ready=False, PYTHONPATH=str(slow_fork), DRAIN_TIMEOUT_S="600") as young:
