@@ -6,13 +6,11 @@ CTranslate2.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
 import sys
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
@@ -23,6 +21,7 @@ from app.process import close_memory, die_with_parent, leave_no_core
 from app.worker.cuda_environment import cuda_environment
 from app.worker.starts import LastErrorHandler, Starts, wait_in_view
 
+STOP = {signal.SIGTERM}
 SPARE_THREADS = 16  # for health, models and refusals while all slots are in use
 
 try:
@@ -70,29 +69,26 @@ def on_starting(server: Any) -> None:
         starts.ended(str(error))  # the balancer shows it as the reason
         sys.exit(str(error))
     logging.getLogger("gunicorn.error").addHandler(LastErrorHandler(starts, logging.WARNING))
+    os.register_at_fork(after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP))
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Block SIGTERM until the fork has returned; see `post_fork`."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
 
 
 def post_fork(server: Any, worker: Any) -> None:
     """Make the worker end with its master, so that no orphan holds the port, and close its memory
     to other processes.
 
-    Until here signals ran the master's handler, which the fork copied: it put them in a copied
-    queue that nobody reads, and a stop would wait for this worker until the drain timeout.
+    Python discards signals that arrive before a forked process runs its first instruction, and the
+    master's handler, which the fork copies, would only queue later ones. A stop would then wait for
+    the drain timeout. So SIGTERM stays blocked until its default action can end this process.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if told_to_stop(server.SIG_QUEUE):
-        sys.exit(0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
     die_with_parent(signal.SIGKILL)
     close_memory()
-
-
-def told_to_stop(signals: SimpleQueue[int]) -> bool:
-    """Empty the queue and return whether it held a SIGTERM."""
-    with contextlib.suppress(Empty):
-        while True:
-            if signals.get_nowait() == signal.SIGTERM:
-                return True
-    return False
 
 
 def post_worker_init(worker: Any) -> None:

@@ -194,9 +194,7 @@ def test_memory_of_a_worker_is_closed_to_others():
     """To a program that the kernel pipes dumps to as well, which no limit keeps away."""
     told = subprocess.run(
         [sys.executable, "-c",
-         "import ctypes; from queue import SimpleQueue; from types import SimpleNamespace; "
-         "from app.worker.gunicorn_conf import post_fork; "
-         "post_fork(SimpleNamespace(SIG_QUEUE=SimpleQueue()), None); "
+         "import ctypes; from app.worker.gunicorn_conf import post_fork; post_fork(None, None); "
          "PR_GET_DUMPABLE = 3; print(ctypes.CDLL(None).prctl(PR_GET_DUMPABLE))"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip

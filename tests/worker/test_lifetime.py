@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -194,26 +195,33 @@ def test_worker_without_its_model_stays_and_says_why(tmp_path):
 
 @pytest.fixture
 def slow_fork(tmp_path):
-    """A folder for PYTHONPATH with which every forked process is late to do anything, as on a
-    busy machine."""
-    hook = f"import os, time\nos.register_at_fork(after_in_child=lambda: time.sleep({LATE_S}))\n"
-    (tmp_path / "sitecustomize.py").write_text(hook)
-    return tmp_path
+    """A library for LD_PRELOAD with which every forked process is late to do anything, as on a
+    busy machine: it sleeps inside `fork`, before Python does its part."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("a C compiler is needed for the late fork")
+    source, library = tmp_path / "late.c", tmp_path / "late.so"
+    source.write_text(
+        "#include <pthread.h>\n#include <unistd.h>\n"
+        f"static void late(void) {{ sleep({LATE_S}); }}\n"
+        "__attribute__((constructor)) static void begin(void) { pthread_atfork(0, 0, late); }\n"
+    )
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    return library
 
 
 def test_killed_worker_takes_its_port_with_it(slow_fork):
     """Supervisor starts a fresh one; nobody meets a master whose worker is still loading."""
-    with worker(PYTHONPATH=str(slow_fork), DRAIN_TIMEOUT_S="600") as killed:
+    with worker(LD_PRELOAD=str(slow_fork), DRAIN_TIMEOUT_S="600") as killed:
         os.kill(killed.process_id(), signal.SIGKILL)
 
         killed.process.wait(LIMIT_S)
         assert killed.health() is None
 
 
-@pytest.mark.alone
 def test_worker_that_is_told_to_stop_before_it_can_listen_stops(slow_fork):
     """The signal that meets it between its fork and its own handlers is not lost."""
-    with worker(ready=False, PYTHONPATH=str(slow_fork), DRAIN_TIMEOUT_S="600") as young:
+    with worker(ready=False, LD_PRELOAD=str(slow_fork), DRAIN_TIMEOUT_S="600") as young:
         assert until(lambda: children(young.process.pid))
         young.process.send_signal(signal.SIGTERM)
 
