@@ -607,7 +607,7 @@ class Config:
 
     @property
     def workers_on_gpu(self) -> int:
-        """The workers that share this worker's GPU, itself included."""
+        """Return the number of workers that share this worker's GPU, itself included."""
         everywhere = len(self.gpus) or 1
         return len(range((self.worker_id - 1) % everywhere, self.workers, everywhere)) or 1
 

@@ -156,7 +156,7 @@ def get_app() -> Application:
         )
     starts = Starts.of(config)
     logging.getLogger().addHandler(LastErrorHandler(starts, logging.ERROR))
-    engine = Engine(config, give_up=end_process, on_ready=starts.ready)
+    engine = Engine(config, on_fatal=end_process, on_ready=starts.ready)
     app = create_app(config, engine)
     app.sandbox.start()
     engine.start()

@@ -72,8 +72,10 @@ class EventStream:
 
     def _end(self) -> None:
         self._ended = True
-        self._held.close()
-        self._record.finish(200)
+        try:
+            self._held.close()
+        finally:
+            self._record.finish(200)
 
 
 def events(decoding: Decoding, in_full: bool) -> Iterator[bytes]:

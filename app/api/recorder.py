@@ -75,8 +75,8 @@ class Recorder:
             else:
                 self._count_success()
         if self.key:
-            left = isinstance(self._error, ClientDisconnected)
-            outcome = "cancelled" if left else f"{status // 100}xx"
+            is_cancelled = isinstance(self._error, ClientDisconnected)
+            outcome = "cancelled" if is_cancelled else f"{status // 100}xx"
             metrics.KEY_REQUESTS.labels(self.key.name, outcome).inc()
         level = logging.DEBUG if self._path in QUIET_PATHS else logging.INFO
         fields = log.with_fields({"status": status, **self._fields()})

@@ -32,8 +32,8 @@ class DriverError(RuntimeError):
 class Driver:
     """Driver library and the first GPU that this process may use.
 
-    Any thread may call any method; the first that needs a context creates the one that CTranslate2
-    uses too.
+    Any thread may call any method; the first that needs a context retains the GPU's primary
+    context, which CTranslate2 also uses.
 
     Raises:
         OSError: there is no driver.

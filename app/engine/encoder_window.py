@@ -32,7 +32,7 @@ MAX_TOKENS = 150
 TIME_STAMPS = 10  # timestamp tokens allowed in addition to the text's
 # Only operations with the same token limit share a call, so there are few limits too.
 LIMITED_FRAMES = (100, 300, 800, 1300, FULL_FRAMES)
-REST_FRAMES = 100  # most frames of sound in a tail window
+TAIL_MAX_FRAMES = 100  # most frames of sound in a tail window
 
 
 def encoder_frames(sound_frames: int) -> int:

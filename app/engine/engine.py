@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 WATCH_EVERY_S = 1.0
-PROVE_AFTER_S = 60.0  # time without a transcript before a self-test
+SELF_TEST_AFTER_S = 60.0  # time without a transcript before a self-test
 LOAD_AGAIN_AFTER_S = 10.0
 FAILURES_LIMIT = 3  # consecutive device failures after which only a new process helps
 # Delay of the 503 after a device failure, so that the balancer first sees that this worker is not
@@ -44,7 +44,7 @@ class Engine:
 
     Args:
         config: the settings.
-        give_up: called with a reason when only a new process helps: the device hangs or fails
+        on_fatal: called with a reason when only a new process helps: the device hangs or fails
             repeatedly, or the model cannot be loaded.
         on_ready: called once, when the worker becomes ready.
 
@@ -55,10 +55,10 @@ class Engine:
     def __init__(
         self,
         config: Config,
-        give_up: Callable[[str], None] | None = None,
+        on_fatal: Callable[[str], None] | None = None,
         on_ready: Callable[[], None] | None = None,
     ) -> None:
-        self._give_up = give_up
+        self._on_fatal = on_fatal
         self._on_ready = on_ready
         self._config = config
         self.admission = Admission.of(config)
@@ -66,7 +66,7 @@ class Engine:
         self._progress = LOADING
         self._failure = ""
         self._proven = time.monotonic()  # time of the last successful transcript
-        self._doubt = ""  # why the worker is unhealthy; empty: it is healthy
+        self._unhealthy_reason = ""  # why the worker is unhealthy; empty: it is healthy
         metrics.watch_admission(self.admission)
         metrics.watch_gpu_memory(lambda: self.gpu_memory)
         metrics.READY.set_function(lambda: float(self.ready))
@@ -91,7 +91,7 @@ class Engine:
             case ServiceState.DRAINING:
                 return "The worker is stopping."
             case ServiceState.OPEN:
-                return self._doubt or None
+                return self._unhealthy_reason or None
 
     @property
     def ready(self) -> bool:
@@ -159,7 +159,7 @@ class Engine:
             return error
         logger.error("decoding failed", exc_info=error)
         if is_device_failure(error):
-            self._doubt = f"The device failed: {one_line(error)}"
+            self._unhealthy_reason = f"The device failed: {one_line(error)}"
             time.sleep(HOLD_S)
             return DeviceFailed("The worker failed. Send the request again.")
         return EngineFailed("The transcription failed inside the service.")
@@ -176,7 +176,7 @@ class Engine:
             self._try_again()
         else:
             self._model = model
-            if self._give_up is not None:
+            if self._on_fatal is not None:
                 threading.Thread(target=self._watch, name="watch-device", daemon=True).start()
             self.admission.open()
             if self._on_ready is not None:
@@ -195,9 +195,9 @@ class Engine:
 
         By then a disk may be back or memory free.
         """
-        if self._give_up is not None:
+        if self._on_fatal is not None:
             time.sleep(LOAD_AGAIN_AFTER_S)
-            self._give_up("The model could not be loaded; trying again.")
+            self._on_fatal("The model could not be loaded; trying again.")
 
     def _fail(self, reason: str, message: str = "The model could not be loaded.") -> None:
         """Refuse all requests; the reason is for operators, the message for clients."""
@@ -208,15 +208,16 @@ class Engine:
     def _watch(self) -> None:
         """Watch the device until a call hangs or too many fail in a row; self-test when needed."""
         assert self._model is not None
-        assert self._give_up is not None
+        assert self._on_fatal is not None
         limit_s = self._config.device_call_limit_s
         device = self._model.device_threads
-        self_test = threading.Thread(target=self._prove)
+        self_test = threading.Thread(target=self._self_test)
         while device.longest_call_s() < limit_s and device.failures < FAILURES_LIMIT:
             silent_s = time.monotonic() - self._proven
-            if (self._doubt or silent_s > PROVE_AFTER_S) and not self_test.is_alive():
+            is_due = self._unhealthy_reason or silent_s > SELF_TEST_AFTER_S
+            if is_due and not self_test.is_alive():
                 # On its own thread: this one must notice a call that hangs.
-                self_test = threading.Thread(target=self._prove, name="self-test", daemon=True)
+                self_test = threading.Thread(target=self._self_test, name="self-test", daemon=True)
                 self_test.start()
             time.sleep(WATCH_EVERY_S)
         if device.failures >= FAILURES_LIMIT:
@@ -224,20 +225,21 @@ class Engine:
         else:
             reason = f"A call on the device has not returned for {limit_s:g} s."
         self._fail(reason, "The worker failed. Send the request again.")
-        self._give_up(reason)
+        self._on_fatal(reason)
 
-    def _prove(self) -> None:
+    def _self_test(self) -> None:
         """Run the self-test; while it fails the worker is not ready."""
         assert self._model is not None
         try:
-            self._model.prove()
+            self._model.self_test()
         except Exception as error:  # any failure here would hit a request too
-            self._doubt = f"The worker cannot transcribe a recording of its own: {one_line(error)}"
-            logger.error("%s", self._doubt)
+            reason = f"The worker cannot transcribe a recording of its own: {one_line(error)}"
+            self._unhealthy_reason = reason
+            logger.error("%s", reason)
         else:
             self._trust()
 
     def _trust(self) -> None:
         """Record a successful transcript."""
         self._proven = time.monotonic()
-        self._doubt = ""
+        self._unhealthy_reason = ""

@@ -23,8 +23,8 @@ from app.config import Config
 
 FRAME_MS = 10  # of a window's features
 NO_REPEATED_GROUP = 4  # a window decoded again repeats no four tokens in a row
-MIN_AVG_LOGPROB = -0.7  # of a result that the model is sure of
-OMITTED_TOKENS = 3  # that a result without the prompt has more, to be kept
+CONFIDENT_AVG_LOGPROB = -0.7  # above it the model is sure of a result
+OMITTED_TOKENS = 3  # the result without the prompt replaces the other if it has this many more
 
 
 def compression_ratio(text: str) -> float:
@@ -48,7 +48,7 @@ class HallucinationFilter:
         max_compression_ratio: the highest for a text that is not repetitive.
         prompt_echo_min_chars: the shortest prompt echo, in letters; 0: echoes are not filtered.
         prompt_min_tokens_per_s: the fewest tokens of a second of speech after a prompt; 0: any.
-        noise_max_ms: the longest sound whose text may be noise's; 0: texts are not filtered for it.
+        noise_max_ms: the longest sound that the noise filter applies to; 0: the filter is off.
         no_speech_threshold: the model's probability of silence from which it may be noise.
     """
 
@@ -86,7 +86,7 @@ class HallucinationFilter:
         return (
             sound_frames * FRAME_MS <= self.noise_max_ms
             and no_speech_prob > self.no_speech_threshold
-            and avg_logprob < MIN_AVG_LOGPROB
+            and avg_logprob < CONFIDENT_AVG_LOGPROB
         )
 
     def is_loop(self, text: str, n_tokens: int, sound_frames: int) -> bool:

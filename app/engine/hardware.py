@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
 import logging
 from pathlib import Path
@@ -21,23 +22,24 @@ class HardwareError(Exception):
     """Configured device that is not available."""
 
 
+@functools.cache  # a broken driver is logged once
 def gpu_count() -> int:
     """Return the number of GPUs this process can use; 0 without a driver.
 
     CTranslate2 is asked only after the driver is initialized; see `cuda_driver`.
     """
     try:
-        found = driver()
+        gpu_driver = driver()
     except DriverError as error:
         logger.error("the GPU driver does not initialize error=%s", error)
         return 0
-    if found is None or not found.count():
+    if gpu_driver is None or not gpu_driver.count():
         return 0
     usable = int(ctranslate2.get_cuda_device_count())
     if not usable:
         logger.error(
             "the GPU driver is too old for CTranslate2, which needs CUDA 12; driver_cuda=%d",
-            found.version(),
+            gpu_driver.version(),
         )
     return usable
 

@@ -63,5 +63,8 @@ def filled_once(gpu: Driver, report: Callable[[str], None]) -> Iterator[None]:
         report(COMPILING)
         began = time.monotonic()
         yield
-        stamp.touch()
+        try:
+            stamp.touch()
+        except OSError as error:  # the model is loaded; only the next worker compiles once more
+            logger.warning("CUDA_CACHE_PATH cannot be written path=%s error=%s", folder, error)
         logger.info("kernels compiled seconds=%.0f", time.monotonic() - began)

@@ -123,7 +123,7 @@ class Model:
         Raises:
             ModelError: the self-test gave no text, or not even one window fits in GPU memory.
         """
-        self.prove()
+        self.self_test()
         if self._gpu and self.gpu_memory:
             self.make_rare_calls()
             if self._config.workers_on_gpu == 1:
@@ -152,7 +152,7 @@ class Model:
         """Make each kind of call that the self-test leaves out, before requests do."""
         self._shared.make_rare_calls(self._silence(), self._config.best_of)
 
-    def prove(self) -> None:
+    def self_test(self) -> None:
         """Run the self-test: transcribe a bundled recording, with detection and alignment.
 
         Raises:

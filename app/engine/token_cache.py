@@ -6,17 +6,18 @@ from typing import Any
 
 import tokenizers
 
-# faster-whisper encodes each symbol that it suppresses, for each request; the longest is " (((".
-# Longer texts are what clients sent, and are not kept.
+# faster-whisper encodes about 100 symbols that it suppresses, for each request; the longest is
+# " (((". It encodes clients' prompts too, which are not kept.
 SYMBOL_CHARS = 4
+MAX_SYMBOLS = 256
 
 
 class TokenCache:
     """A tokenizer for all request threads that looks up symbols and single tokens once.
 
-    faster-whisper makes about 110 calls of its tokenizer for a window, and one more for each token
-    of its text when words are requested. The tables are bounded by the vocabulary. They need no
-    lock: two threads that miss the same entry store the same value.
+    faster-whisper makes about 110 calls of its tokenizer for a request, and one more for each token
+    of its text when words are requested. The tables are bounded, by the vocabulary and by
+    `MAX_SYMBOLS`. They need no lock: two threads that miss the same entry store the same value.
 
     Args:
         tokenizer: the model's tokenizer.
@@ -42,12 +43,13 @@ class TokenCache:
 
     def encode(self, text: str, add_special_tokens: bool = True) -> Any:
         """Return the tokens of a text."""
-        if len(text) > SYMBOL_CHARS:
-            return self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
         key = text, add_special_tokens
-        if key not in self._symbols:
-            self._symbols[key] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
-        return self._symbols[key]
+        if key in self._symbols:
+            return self._symbols[key]
+        tokens = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        if is_symbol(text) and len(self._symbols) < MAX_SYMBOLS:
+            self._symbols[key] = tokens
+        return tokens
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of some tokens, without special ones."""
@@ -57,3 +59,8 @@ class TokenCache:
         if token not in self._texts:
             self._texts[token] = self._tokenizer.decode(ids)
         return self._texts[token]
+
+
+def is_symbol(text: str) -> bool:
+    """Return whether a text is short and has neither letters nor digits."""
+    return len(text) <= SYMBOL_CHARS and not any(map(str.isalnum, text))

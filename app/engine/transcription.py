@@ -73,7 +73,7 @@ class Transcription:
         self._chunked = config.long_audio == "chunked" and is_long(job.waveform)
 
     def segments(self) -> Generator[Segment, None, Transcript]:
-        """Detect speech and decode it; see `Model.segments`."""
+        """Detect speech and decode it; see `Model.decode`."""
         options = self._options
         duration = self._waveform.size / SAMPLE_RATE
         all_parts = parts(self._waveform, options.speech, self._chunked)

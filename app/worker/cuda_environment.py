@@ -10,12 +10,14 @@ ALLOCATOR = "cuda_malloc_async"
 
 
 def cuda_environment(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables to set; a variable that the operator set keeps its value.
+    """Return the variables to set.
+
+    Those that the operator set keep their value, except `CUDA_VISIBLE_DEVICES` if GPUS is set.
 
     Raises:
         ConfigError: a variable selects what does not work here.
     """
-    if environ.get("CT2_CUDA_ALLOCATOR", ALLOCATOR) != ALLOCATOR:
+    if (environ.get("CT2_CUDA_ALLOCATOR") or ALLOCATOR) != ALLOCATOR:
         raise ConfigError(
             f"CT2_CUDA_ALLOCATOR is {environ['CT2_CUDA_ALLOCATOR']!r}; it accepts {ALLOCATOR}. "
             "The other allocator corrupts memory that one thread allocates and another frees."

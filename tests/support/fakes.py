@@ -35,7 +35,7 @@ class HeldModel:
         self.found: tuple[Segment, ...] = ()
         self.later_failure: Exception | None = None  # after the segments
 
-    def prove(self) -> None:
+    def self_test(self) -> None:
         if self.failure:
             raise self.failure
 
@@ -59,10 +59,10 @@ class HeldModel:
 
 
 def held_engine(
-    config: Config, give_up: Callable[[str], None] | None = None
+    config: Config, on_fatal: Callable[[str], None] | None = None
 ) -> tuple[Engine, HeldModel]:
     """An engine that is ready with a held model."""
-    engine, model = Engine(config, give_up), HeldModel()
+    engine, model = Engine(config, on_fatal), HeldModel()
     engine._model = model  # type: ignore[assignment]
     engine.admission.open()
     return engine, model

@@ -44,6 +44,7 @@ class Visitor(threading.Thread):
     def leave(self) -> None:
         self.go.set()
         self.join(LIMIT_S)
+        assert not self.is_alive()
 
 
 def at_rest(house: Admission) -> bool:
@@ -120,7 +121,10 @@ def test_requests_wait_while_the_model_loads():
 
     assert until(lambda: (house.inside, house.waiting) == (2, 1))
     for visitor in visitors:
+        visitor.go.set()
+    for visitor in visitors:
         visitor.leave()
+        assert visitor.failure is None
     assert at_rest(house)
 
 

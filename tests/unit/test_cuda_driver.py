@@ -80,9 +80,11 @@ def test_a_driver_without_gpus_is_no_error(library):
 def test_without_a_driver_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(cuda_driver, "LIBRARY", "libno-such-driver.so.1")
     cuda_driver.driver.cache_clear()
+    hardware.gpu_count.cache_clear()
 
     assert hardware.gpu_count() == 0
     cuda_driver.driver.cache_clear()
+    hardware.gpu_count.cache_clear()
 
 
 def test_pieces_of_device_memory_are_joined_there(driver):

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from app.config import Config
-from app.engine.batching.batch_limit import BatchLimit
 from app.engine.batching.device import Device
 from app.engine.batching.operation import Kind, Operation
 from app.engine.cancellation import Cancellation
@@ -136,12 +135,11 @@ def test_full_memory_halves_the_batch_and_is_remembered(doubler):
 
 
 def test_a_halved_batch_grows_again_after_a_while(doubler):
-    doubler.device._limits[Kind.ENCODE] = BatchLimit(4, _patience_s=0.2)
     doubler.memory = 2
     assert results(doubler.gather([1, 2, 3, 4])) == [2, 4, 6, 8]
     assert doubler.device.largest_batch(Kind.ENCODE) == 2
     doubler.memory = 4
-    time.sleep(0.3)
+    doubler.device._limits[Kind.ENCODE]._grows_at = 0.0
 
     doubler.batches.clear()
     assert results(doubler.gather([1, 2, 3, 4])) == [2, 4, 6, 8]
@@ -401,7 +399,7 @@ class TestWatch:
 
     def test_worker_without_requests_proves_that_it_could(self, doubler, given_up, monkeypatch):
         """Out while a recording of its own fails, back as soon as it does not."""
-        monkeypatch.setattr("app.engine.engine.PROVE_AFTER_S", 0.1)
+        monkeypatch.setattr("app.engine.engine.SELF_TEST_AFTER_S", 0.1)
         engine, model = held_engine(Config(), given_up.append)
         model.device_threads = doubler.device
         model.failure = RuntimeError("no words")

@@ -9,7 +9,7 @@ import tokenizers
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
 
-from app.engine.token_cache import TokenCache
+from app.engine.token_cache import MAX_SYMBOLS, TokenCache
 from tests.support import models
 
 
@@ -66,6 +66,17 @@ def test_texts_of_clients_are_not_kept(tokenizer):
 
     assert ids == tokenizer.encode(" a confidential prompt", add_special_tokens=False).ids
     assert "confidential" not in repr(vars(cached)).replace(repr(tokenizer), "")
+
+
+def test_short_texts_of_clients_are_neither_kept_nor_fill_the_memory(tokenizer):
+    cached = TokenCache(tokenizer)
+
+    cached.encode(" Ann", add_special_tokens=False)
+    for number in range(2 * MAX_SYMBOLS):
+        cached.encode(chr(0x2500 + number), add_special_tokens=False)
+
+    assert (" Ann", False) not in cached._symbols
+    assert len(cached._symbols) == MAX_SYMBOLS
 
 
 def test_unknown_token_has_no_id(tokenizer):

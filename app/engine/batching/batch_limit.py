@@ -17,7 +17,8 @@ class BatchLimit:
     large again is tried half as often.
 
     Attributes:
-        most: the setting, or less where the trial found that more is another worker's memory.
+        most: the upper limit: the setting, or less if the trial exceeded this worker's share of the
+            memory.
         now: the current limit.
     """
 

@@ -103,9 +103,8 @@ class BatchedModel:
     ) -> int:
         """Make the largest calls that requests can cause; return how many windows fit in one.
 
-        Only this trial sets the batch size. A call that runs out of memory is halved, and the
-        device keeps the smaller batch for a while. A call that takes another worker's share of the
-        memory is halved for good.
+        A call that runs out of memory is halved, and the device keeps the smaller batch for a
+        while. A call that takes another worker's share of the memory is halved for good.
 
         Args:
             features: features of one window, float32, shape (n_mels, n_frames).

@@ -164,7 +164,7 @@ class Device:
         return {kind: limit.now for kind, limit in self._limits.items()}
 
     def _gathered(self) -> list[tuple[Kind, Hashable]]:
-        """Return kind and key of the calls in progress whose like must wait."""
+        """Return kind and key of running calls, whose like wait; empty unless gathering."""
         return [call.kind_and_key for call in self._running.values()] if self._gathering else []
 
     def _drop_cancelled(self) -> None:

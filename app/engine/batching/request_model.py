@@ -19,12 +19,12 @@ from app.engine.batching.batched_model import CONTEXT_TOKENS, BatchedModel
 from app.engine.batching.operation import Kind, Operation
 from app.engine.batching.window import Encoded, Window
 from app.engine.encoder_window import (
-    REST_FRAMES,
+    TAIL_MAX_FRAMES,
     encoder_frames,
     is_suspicious,
     longest_sequence,
 )
-from app.engine.hallucination_filter import MIN_AVG_LOGPROB, NO_REPEATED_GROUP, OMITTED_TOKENS
+from app.engine.hallucination_filter import CONFIDENT_AVG_LOGPROB, NO_REPEATED_GROUP, OMITTED_TOKENS
 from app.engine.job import Job
 from app.engine.token_scores import WindowScores
 from app.observability import metrics
@@ -134,7 +134,7 @@ class RequestModel:
             decode: decodes the window after these tokens, with further options.
         """
         result = decode(before)
-        is_tail = window is not self._first and window.sound_frames < REST_FRAMES
+        is_tail = window is not self._first and window.sound_frames < TAIL_MAX_FRAMES
         if window.is_short and self._is_suspicious(result, window, is_tail):
             if is_tail:
                 metrics.TAIL_WINDOWS_DISCARDED.inc()
@@ -184,9 +184,10 @@ class RequestModel:
         return self._shared.hallucination_filter.is_repetitive(self._text(self._words(result)))
 
     def _covered(self, result: Any, window: Window) -> tuple[int, int]:
-        """Return the text tokens that faster-whisper takes of a result, and frames they cover.
+        """Return how many text tokens of a result faster-whisper keeps, and the frames they cover.
 
-        After a pair of equal timestamps without a last one it decodes the rest as a new window.
+        If two timestamps follow each other and the result does not end with a single one,
+        faster-whisper decodes what follows them as a new window.
         """
         ids, first = result.sequences_ids[0], self._shared.no_timestamps_token + 1
         pairs = [n for n in range(1, len(ids)) if min(ids[n - 1], ids[n]) >= first]
@@ -203,10 +204,12 @@ class RequestModel:
         """Return whether the result without the prompt covers the speech with more text."""
         per_frame = [
             n_tokens / max(1, frames)
-            for n_tokens, frames in (self._covered(each, window) for each in (alone, result))
+            for n_tokens, frames in (
+                self._covered(candidate, window) for candidate in (alone, result)
+            )
         ]
         omitted = (per_frame[0] - per_frame[1]) * window.sound_frames
-        is_likely = alone.scores[0] > MIN_AVG_LOGPROB and not self._is_repetitive(alone)
+        is_likely = alone.scores[0] > CONFIDENT_AVG_LOGPROB and not self._is_repetitive(alone)
         return bool(omitted >= OMITTED_TOKENS and is_likely)
 
     def _is_echo(self, result: Any, before: list[int]) -> bool:

@@ -12,8 +12,8 @@ import numpy as np
 
 from app.engine.cuda_driver import driver
 
-# Returns memory with copies of pieces of memory, which are addresses of so many bytes each. The
-# memory is freed with the object, whose `address` it is.
+# Copies pieces of memory, given their addresses and the bytes of each, into new memory one after
+# another. Returns the owner: `address` is the new memory, which is freed with the owner.
 Join = Callable[[Sequence[int], int], Any]
 
 
@@ -25,7 +25,7 @@ class HostMemory:
 
     @property
     def address(self) -> int:
-        """Return where it begins."""
+        """Return the address of its first byte."""
         return int(self.array.ctypes.data)
 
 
@@ -72,11 +72,6 @@ class EncodedBatch:
         self.shape = tuple(interface["shape"])
         self.type = str(interface["typestr"])
         self._address = int(interface["data"][0])
-
-    @property
-    def n_windows(self) -> int:
-        """Return the number of windows."""
-        return int(self.shape[0])
 
     @property
     def window_bytes(self) -> int:

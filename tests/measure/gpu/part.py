@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +41,8 @@ class Part:
     _table: str = ""
 
     def __post_init__(self) -> None:
+        # A shell ignores this signal for its background jobs, and they pass that on.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self._write(finished=False)
 
     @property
