@@ -227,8 +227,9 @@ class Config:
     min_window_ms: int = setting(
         100,
         "The rest of a recording after its last word is not decoded when it is shorter than this, "
-        "in milliseconds. 0: it is decoded, as faster-whisper does, which costs a whole window and "
-        "produces hallucinations.",
+        "in milliseconds, and dropped when it is shorter than 1 s and the model is unsure of it. "
+        "0: it is decoded and kept, as by faster-whisper, which costs a whole window and produces "
+        "hallucinations.",
         minimum=0, maximum=1000, advanced=True,
     )  # fmt: skip
     loop_max_tokens_per_s: float = setting(

@@ -2,16 +2,11 @@
 
 Whisper pads every window with silence to 30 s, and the encoder costs the same for 2 s as for 30.
 Cutting the padding is 4 to 6 times cheaper but alone damages text: some short clips end in a
-repetition loop. So a suspicious result is discarded and the full window is decoded.
-
-The exception is a tail window, the sound left after a recording's last word. It seldom contains a
-word, the model is unsure of it in the full window too, and every second recording of a bot has
-one. Its suspicious text is discarded and the window is not decoded again.
+repetition loop. So a suspicious result is discarded and the full window is decoded. Tail windows
+are the hallucination filter's; it discards unlikely ones, which are never decoded again.
 
 Source of the thresholds: on held-out clips, -0.65 and 1.6 removed most of the word errors that -0.8
-and 1.8 had added, and full windows still took twice the processor time. Tail windows keep -0.8: of
-100 windows as bots cut them (tiny.en), 37 of 2208 words were missing then, and 36 with the full
-window (tests/measure/windows.py measures such windows).
+and 1.8 had added, and full windows still took twice the processor time (docs/measurements.md).
 """
 
 from __future__ import annotations
@@ -26,13 +21,11 @@ MARGIN_FRAMES = 200  # silence kept after the sound
 STEPS_FRAMES = (1000, 1500, 2000, FULL_FRAMES)
 MAX_COMPRESSION_RATIO = 1.6
 MIN_AVG_LOGPROB = -0.65
-TAIL_MIN_AVG_LOGPROB = -0.8
 LOOP_MAX_TOKENS_PER_S = 12
 MAX_TOKENS = 150
 TIME_STAMPS = 10  # timestamp tokens allowed in addition to the text's
 # Only operations with the same token limit share a call, so there are few limits too.
 LIMITED_FRAMES = (100, 300, 800, 1300, FULL_FRAMES)
-TAIL_MAX_FRAMES = 100  # most frames of sound in a tail window
 
 
 def encoder_frames(sound_frames: int) -> int:
@@ -55,9 +48,7 @@ def longest_sequence(sound_frames: int) -> int:
     return most_tokens(rounded) + TIME_STAMPS
 
 
-def is_suspicious(
-    result: Any, text: str, text_tokens: int, sound_frames: int, is_tail: bool = False
-) -> bool:
+def is_suspicious(result: Any, text: str, text_tokens: int, sound_frames: int) -> bool:
     """Return whether a short window's result is implausible.
 
     Args:
@@ -66,12 +57,10 @@ def is_suspicious(
         text: the result's text.
         text_tokens: number of tokens of the text, without timestamps.
         sound_frames: frames of sound in the window, 10 ms each.
-        is_tail: the window is a tail, whose suspicious text is discarded.
     """
-    least = TAIL_MIN_AVG_LOGPROB if is_tail else MIN_AVG_LOGPROB
     return bool(
         compression_ratio(text) > MAX_COMPRESSION_RATIO
-        or result.scores[0] < least
+        or result.scores[0] < MIN_AVG_LOGPROB
         or text_tokens > most_tokens(sound_frames)
         or len(result.sequences_ids[0]) >= longest_sequence(sound_frames)
     )

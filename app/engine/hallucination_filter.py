@@ -1,13 +1,13 @@
 """Filter hallucinations: text from near-empty audio, repetition loops, and prompt echoes.
 
-faster-whisper continues after the end of the last word, and with a prompt a few hundredths of a
-second often remain: a whole window for the encoder, in which Whisper hallucinates. Whisper may also
-enter a repetition loop, most often where there is little speech, and repeat words up to its token
-limit. Repetition alone proves nothing, since people repeat themselves; more words than fit in the
-sound do. Without speech Whisper may also echo its prompt. Decoding again without the prompt shows
-whether those words were spoken. After a change of speaker or subject a prompt also makes Whisper
-omit whole sentences, so a text with few words is compared with that without the prompt. No rule
-matches specific phrases.
+faster-whisper continues after the end of the last word. Often some tenths of a second remain, above
+all with a prompt: a tail window, which seldom contains a word. Whisper hallucinates in it, and is
+unsure of that text. Whisper may also enter a repetition loop, most often where there is little
+speech, and repeat words up to its token limit. Repetition alone proves nothing, since people repeat
+themselves; more words than fit in the sound do. Without speech Whisper may also echo its prompt.
+Decoding again without the prompt shows whether those words were spoken. After a change of speaker
+or subject a prompt also makes Whisper omit whole sentences, so a text with few words is compared
+with that without the prompt. No rule matches specific phrases.
 
 Source of the compression ratio: Radford and others, Robust Speech Recognition via Large-Scale Weak
 Supervision (2022), section 4.5. Fluent English has 3 to 7 tokens a second.
@@ -24,6 +24,8 @@ from app.config import Config
 FRAME_MS = 10  # of a window's features
 NO_REPEATED_GROUP = 4  # a window decoded again repeats no four tokens in a row
 CONFIDENT_AVG_LOGPROB = -0.7  # above it the model is sure of a result
+TAIL_MAX_FRAMES = 100  # most frames of sound in a tail window
+TAIL_MIN_AVG_LOGPROB = -0.8  # below it a tail window's text is a hallucination
 OMITTED_TOKENS = 3  # the result without the prompt replaces the other if it has this many more
 
 
@@ -43,7 +45,7 @@ class HallucinationFilter:
     """Thresholds that a window's text must pass to be accepted.
 
     Args:
-        min_window_ms: the shortest sound that can contain a word; 0: no limit.
+        min_window_ms: the shortest sound that can contain a word; 0: tail windows are not filtered.
         loop_max_tokens_per_s: the most tokens that can be spoken in a second; 0: no limit.
         max_compression_ratio: the highest for a text that is not repetitive.
         prompt_echo_min_chars: the shortest prompt echo, in letters; 0: echoes are not filtered.
@@ -76,6 +78,21 @@ class HallucinationFilter:
     def too_short(self, sound_frames: int) -> bool:
         """Return whether the sound is too short for a word."""
         return sound_frames * FRAME_MS < self.min_window_ms
+
+    def is_false_tail(self, n_tokens: int, sound_frames: int, avg_logprob: float) -> bool:
+        """Return whether a text in the sound after a recording's last word is a hallucination.
+
+        Source of the thresholds: docs/measurements.md, "Hallucinations".
+
+        Args:
+            n_tokens: number of tokens of the text, without timestamps.
+            sound_frames: frames of sound in the window.
+            avg_logprob: mean log probability of the tokens.
+        """
+        if not self.min_window_ms or sound_frames >= TAIL_MAX_FRAMES:
+            return False
+        is_too_long = 0 < self.loop_max_tokens_per_s < n_tokens
+        return is_too_long or avg_logprob < TAIL_MIN_AVG_LOGPROB
 
     def is_noise(self, sound_frames: int, no_speech_prob: float, avg_logprob: float) -> bool:
         """Return whether a text was probably heard in noise or music.

@@ -88,7 +88,7 @@ WINDOWS_REDONE = Counter(
 )
 TAIL_WINDOWS_DISCARDED = Counter(
     "transcription_tail_windows_discarded",
-    "How many short windows at the end of recordings had implausible text?",
+    "How many windows of less than a second at the end of recordings had implausible text?",
 )
 WINDOWS_TOO_SHORT = Counter(
     "transcription_windows_too_short",

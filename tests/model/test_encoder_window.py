@@ -108,8 +108,8 @@ def test_suspicious_window_is_done_again_in_full(adaptive, monkeypatch):
 def test_rest_that_is_suspicious_is_no_speech(adaptive, monkeypatch):
     """Little sound behind a recording's other windows is not looked into again; alone it is a
     recording like any other."""
-    for name in ("MIN_AVG_LOGPROB", "TAIL_MIN_AVG_LOGPROB"):
-        monkeypatch.setattr(f"app.engine.encoder_window.{name}", 0.0)
+    monkeypatch.setattr("app.engine.encoder_window.MIN_AVG_LOGPROB", 0.0)
+    monkeypatch.setattr("app.engine.hallucination_filter.TAIL_MIN_AVG_LOGPROB", 0.0)
     speech = recording("austen_0890.wav").waveform()
     windows = [feature_view(adaptive, part) for part in (speech, speech[: SAMPLE_RATE // 2])]
     prompt = [start_token(adaptive)]

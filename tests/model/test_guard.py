@@ -71,7 +71,24 @@ def test_noise_is_short_and_silence_to_the_model(sound_s, no_speech, logprob, no
     assert guard.is_noise(round(sound_s * 100), no_speech, logprob) is noise
 
 
+@pytest.mark.parametrize(
+    ("sound_s", "tokens", "logprob", "false"),
+    [
+        (0.27, 223, -0.3, True),
+        (0.34, 5, -1.4, True),
+        (0.72, 2, -0.78, False),
+        (1.2, 5, -1.4, False),
+    ],
+    ids=["a loop", "unsure", "a word", "long"],
+)
+def test_unlikely_text_behind_the_last_word_is_false(sound_s, tokens, logprob, false):
+    guard = HallucinationFilter(min_window_ms=100, loop_max_tokens_per_s=12)
+
+    assert guard.is_false_tail(tokens, round(sound_s * 100), logprob) is false
+
+
 def test_zero_believes_everything():
+    assert not HallucinationFilter().is_false_tail(223, 27, -1.4)
     assert not HallucinationFilter().is_noise(80, 0.95, -1.3)
     assert not HallucinationFilter().is_sparse(0, 3000)
     assert not HallucinationFilter().is_echo("the figures", "the figures")

@@ -19,7 +19,6 @@ from app.engine.batching.batched_model import CONTEXT_TOKENS, BatchedModel
 from app.engine.batching.operation import Kind, Operation
 from app.engine.batching.window import Encoded, Window
 from app.engine.encoder_window import (
-    TAIL_MAX_FRAMES,
     encoder_frames,
     is_suspicious,
     longest_sequence,
@@ -134,11 +133,10 @@ class RequestModel:
             decode: decodes the window after these tokens, with further options.
         """
         result = decode(before)
-        is_tail = window is not self._first and window.sound_frames < TAIL_MAX_FRAMES
-        if window.is_short and self._is_suspicious(result, window, is_tail):
-            if is_tail:
-                metrics.TAIL_WINDOWS_DISCARDED.inc()
-                return None
+        if window is not self._first and self._is_false_tail(result, window):
+            metrics.TAIL_WINDOWS_DISCARDED.inc()
+            return None
+        if window.is_short and self._is_suspicious(result, window):
             metrics.WINDOWS_REDONE.inc()
             window.widen()
             result = decode(before)
@@ -164,10 +162,14 @@ class RequestModel:
     def _no_speech(self) -> NoSpeech:
         return NoSpeech(([self._shared.end_token],))
 
-    def _is_suspicious(self, result: Any, window: Window, is_tail: bool) -> bool:
+    def _is_false_tail(self, result: Any, window: Window) -> bool:
+        return self._shared.hallucination_filter.is_false_tail(
+            len(self._words(result)), window.sound_frames, result.scores[0]
+        )
+
+    def _is_suspicious(self, result: Any, window: Window) -> bool:
         words = self._words(result)
-        text = self._text(words)
-        return is_suspicious(result, text, len(words), window.sound_frames, is_tail)
+        return is_suspicious(result, self._text(words), len(words), window.sound_frames)
 
     def _is_noise(self, result: Any, window: Window) -> bool:
         return self._shared.hallucination_filter.is_noise(
