@@ -126,7 +126,7 @@ def test_realtime_goes_first_and_deferred_is_not_starved(tmp_path):
         answers = [one.result() for one in waiting]
         overtaken = len(realtime.answers) - before
 
-        assert [answer.told for answer in answers] == ["200", "200"]
+        assert [answer.outcome for answer in answers] == ["200", "200"]
         assert overtaken > 5, "behind what came up to 4 s after it"
         assert max(answer.seconds for answer in answers) < 20
         assert realtime.failed == {}
@@ -138,7 +138,7 @@ def test_client_that_leaves_a_worker_is_no_failure(entry, tier):
     """Not in the figures, not among the faults, and 499 in the log."""
     held = entry.workers[0].hold()
 
-    assert ask(entry.url, WINDOW, tier, patience_s=0.5).told == "ReadTimeout"
+    assert ask(entry.url, WINDOW, tier, patience_s=0.5).outcome == "ReadTimeout"
 
     held.wait()
     assert until(lambda: [line["status"] for line in entry.requests] == [499])
@@ -172,7 +172,7 @@ def test_client_whose_request_came_in_one_piece_is_seen_to_leave_the_queue(entry
 def test_client_that_leaves_the_queue_is_no_refusal(entry):
     with full(entry) as busy:
         for tier in ("realtime", "deferred"):
-            assert ask(entry.url, WINDOW, tier, patience_s=0.5).told == "ReadTimeout"
+            assert ask(entry.url, WINDOW, tier, patience_s=0.5).outcome == "ReadTimeout"
         assert until(lambda: "Queue: 0" in entry.status())
         assert until(lambda: "Deferred queue: 0" in entry.status())
     assert busy.result().status_code == 200

@@ -250,7 +250,7 @@ def hurt(victim: Victim, name: str, seconds: float, events: int) -> dict[str, ob
         "events": events,
         "rate": SHARE * before,
         "requests": len(load.answers),
-        "failed": load.failed,
+        "failed": load.failure_counts,
         "p50_s": float(np.percentile(load.waits_s, 50)),
         "p95_s": float(np.percentile(load.waits_s, 95)),
         "max_s": max(load.waits_s),
@@ -269,7 +269,7 @@ def overload(stack: Stack, seconds: float) -> dict[str, object]:
         done = len(load.waits_s)
     assert until(victim.at_rest, 10), victim.lb_status()
     can = (can + capacity(stack)) / 2
-    refused = [one for one in load.answers if one.told == "503"]
+    refused = [one for one in load.answers if one.outcome == "503"]
     waits_s = [one.seconds for one in refused]
     return {
         "mode": "fail-fast" if stack.settings["FAIL_FAST_WHEN_BUSY"] == "true" else "queue",
@@ -278,7 +278,7 @@ def overload(stack: Stack, seconds: float) -> dict[str, object]:
         "goodput": done / seconds / can,
         "refused": len(refused),
         "with_retry_after": sum(one.retry_after.isdigit() for one in refused),
-        "other": {told: n for told, n in load.failed.items() if told != "503"},
+        "other": {outcome: n for outcome, n in load.failure_counts.items() if outcome != "503"},
         "refused_p50_s": float(np.percentile(waits_s, 50)),
         "refused_p95_s": float(np.percentile(waits_s, 95)),
         "p95_s": float(np.percentile(load.waits_s, 95)),
@@ -298,14 +298,14 @@ def mixed(stack: Stack, seconds: float) -> dict[str, object]:
     assert until(Victim(stack).at_rest, 10), Victim(stack).lb_status()
     return {
         "realtime": len(realtime.answers),
-        "realtime_failed": realtime.failed,
+        "realtime_failed": realtime.failure_counts,
         "alone_p50_s": float(np.percentile(alone.waits_s, 50)),
         "alone_p95_s": float(np.percentile(alone.waits_s, 95)),
         "p50_s": float(np.percentile(realtime.waits_s, 50)),
         "p95_s": float(np.percentile(realtime.waits_s, 95)),
         "deferred": len(deferred.answers),
         "deferred_done": len(deferred.waits_s),
-        "deferred_other": deferred.failed,
+        "deferred_other": deferred.failure_counts,
     }
 
 

@@ -117,7 +117,7 @@ def main() -> int:
                 answers.append(ask(stack.url, window))
                 inside.append(crowd.inside)
             most_mb = resident_mb(stack)
-        failed = [one.told for one in answers if not one.good]
+        failed = [one.outcome for one in answers if not one.good]
         print(
             f"{min(inside)} to {max(inside)} idle connections at once, {crowd.opened} in all: "
             f"health after {max(health_s) * 1000:.0f} ms at most, {len(answers)} transcripts, the "

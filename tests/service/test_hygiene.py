@@ -342,7 +342,7 @@ def test_slow_clients_hold_their_own_connection_alone(stack):
             began = time.monotonic()
             assert HTTP.get(stack.url + "/health", timeout=60).status_code == 200
             health_s.append(time.monotonic() - began)
-            answers.append(ask(stack.url, WINDOW, patience_s=10).told)
+            answers.append(ask(stack.url, WINDOW, patience_s=10).outcome)
             time.sleep(0.2)
 
         assert all_ended(), {name: [one.ended_s for one in slow[name]] for name in limited}

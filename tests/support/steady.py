@@ -1,4 +1,4 @@
-"""A load of real windows on a running pool, and what became of each request."""
+"""Put a load of real windows on a running pool, and record every answer."""
 
 from __future__ import annotations
 
@@ -14,19 +14,28 @@ from tests.support.client import TRANSCRIPTIONS
 from tests.support.http import HTTP
 
 PATIENCE_S = 120
+EXPLANATION_CHARS = 300
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client got: a status, or the name of what went wrong."""
+    """What a client got.
 
-    told: str
+    Args:
+        outcome: the status, `no text`, or the name of the transport error.
+        seconds: from the connection to the answer's end.
+        retry_after: the header; empty where the answer has none.
+        explanation: a failure's text and headers.
+    """
+
+    outcome: str
     seconds: float
     retry_after: str = ""
+    explanation: str = ""
 
     @property
     def good(self) -> bool:
-        return self.told == "200"
+        return self.outcome == "200"
 
 
 def ask(
@@ -38,7 +47,7 @@ def ask(
 ) -> Answer:
     """Send one window on a connection of its own."""
     began = time.monotonic()
-    retry_after = ""
+    retry_after = explanation = ""
     try:
         answer = HTTP.post(
             url + TRANSCRIPTIONS,
@@ -47,13 +56,15 @@ def ask(
             headers={"X-Transcription-Tier": tier} | dict(headers or {}),
             timeout=patience_s,
         )
-        told = str(answer.status_code)
+        outcome = str(answer.status_code)
         retry_after = answer.headers.get("retry-after", "")
-        if told == "200" and not answer.json()["text"]:
-            told = "no text"
+        if outcome == "200" and not answer.json()["text"]:
+            outcome = "no text"
+        if outcome != "200":
+            explanation = f"{answer.text[:EXPLANATION_CHARS]} {dict(answer.headers)}"
     except httpx.HTTPError as error:
-        told = type(error).__name__
-    return Answer(told, time.monotonic() - began, retry_after)
+        outcome, explanation = type(error).__name__, str(error)
+    return Answer(outcome, time.monotonic() - began, retry_after, explanation)
 
 
 @dataclass
@@ -64,18 +75,24 @@ class Answers:
 
     @property
     def counts(self) -> Counter[str]:
-        """How often each answer came."""
-        return Counter(one.told for one in self.answers)
+        """Return how often each outcome came."""
+        return Counter(answer.outcome for answer in self.answers)
+
+    @property
+    def failure_counts(self) -> dict[str, int]:
+        """Return how often each outcome but a transcript came."""
+        return {outcome: count for outcome, count in self.counts.items() if outcome != "200"}
 
     @property
     def failed(self) -> dict[str, int]:
-        """How often there was another answer than a transcript, by what it was."""
-        return {told: count for told, count in self.counts.items() if told != "200"}
+        """Return the same with each answer's text and headers, for a test's message."""
+        failures = (answer for answer in self.answers if not answer.good)
+        return dict(Counter(f"{answer.outcome} {answer.explanation}" for answer in failures))
 
     @property
     def waits_s(self) -> list[float]:
-        """How long each transcript took."""
-        return [one.seconds for one in self.answers if one.good]
+        """Return how long each transcript took."""
+        return [answer.seconds for answer in self.answers if answer.good]
 
 
 @dataclass

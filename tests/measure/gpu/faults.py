@@ -88,7 +88,7 @@ def caused(victim: Victim, fault: Callable[[Victim], None]) -> dict[str, object]
         seconds = time.monotonic() - began
         time.sleep(AFTER_S)
     return {
-        "fault": fault.__doc__, "requests": len(load.answers), "failed": load.failed or 0,
+        "fault": fault.__doc__, "requests": len(load.answers), "failed": load.failure_counts or 0,
         "longest_s": max(load.waits_s, default=None), "back_s": seconds if back else None,
     }  # fmt: skip
 
