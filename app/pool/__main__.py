@@ -21,16 +21,13 @@ import json
 import os
 import signal
 import sys
-import time
 
 from app.config import Config, ConfigError, settings
 from app.pool import preflight, probe, supervisor
-from app.pool.environment import STOP_MARGIN_S, PoolError, environment
-from app.pool.haproxy_admin import RolloutError
+from app.pool.environment import PoolError, environment, longest_stop_s
+from app.pool.haproxy_admin import RolloutError, wait_until
 from app.pool.rollout import Rollout
 from app.pool.run import run
-
-POLL_S = 0.25
 
 
 def main(arguments: list[str]) -> int:
@@ -73,7 +70,7 @@ def command(config: Config, arguments: list[str]) -> int:
         case ["update", *programs]:
             return supervisor.update(config, programs)
         case ["supervisorctl", *words]:
-            return supervisor.control(config, words)
+            return supervisor.control(config, *words).returncode
         case ["settings"]:
             print_settings(config)
         case _:
@@ -90,11 +87,8 @@ def stop(config: Config) -> int:
     pid, own = supervisor.running(config)
     say(f"Stopping: requests in progress are finished, for {own.drain_timeout_s} s at most.")
     os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + own.drain_timeout_s + 2 * STOP_MARGIN_S
-    while supervisor.pid_of(config) is not None:
-        if time.monotonic() > deadline:
-            raise PoolError(f"The service has not ended; its Supervisor is process {pid}.")
-        time.sleep(POLL_S)
+    if not wait_until(lambda: supervisor.pid_of(config) is None, longest_stop_s(own)):
+        raise PoolError(f"The service has not ended; its Supervisor is process {pid}.")
     say("Stopped.")
     return 0
 
@@ -102,7 +96,7 @@ def stop(config: Config) -> int:
 def status(config: Config) -> int:
     """Print the processes and the balancer's view of them."""
     _, own = supervisor.running(config)
-    supervisor.control(own, ["status"])
+    supervisor.control(own, "status")
     say(probe.balancer_status(own) or "The balancer does not answer.")
     return 0
 
@@ -124,9 +118,8 @@ def rollout(config: Config) -> Rollout:
 def print_settings(config: Config) -> None:
     """Print the settings and the values derived from them as JSON, without secrets."""
     own = environment(config)
-    derived = (*config.consequences(), "STOP_WAIT_S")
     names = (setting.name.upper() for setting in settings() if setting.repr)
-    print(json.dumps({name: own[name] for name in (*names, *derived)}))
+    print(json.dumps({name: own[name] for name in (*names, *config.consequences())}))
 
 
 def say(text: str) -> None:

@@ -12,7 +12,13 @@ from pathlib import Path
 
 from app.config import ROOT, Config, settings
 
-STOP_MARGIN_S = 10  # Supervisor waits this much longer than Gunicorn
+# How long Supervisor waits for a program to end before it kills it. It stops the gateway first,
+# then all workers at once, then HAProxy.
+GATEWAY_STOP_S = 20  # open turns are finished within 10 s
+WORKER_STOP_MARGIN_S = 10  # beyond DRAIN_TIMEOUT_S, within which Gunicorn ends
+BALANCER_STOP_S = 5
+SUPERVISOR_STOP_S = 5  # Supervisor's own steps, up to 1 s each
+KEYS_MAP = "keys.map"  # of the balancer, in RUN_DIR
 MAX_CONNECTIONS = 20_000
 OWN_DESCRIPTORS = 6000  # reserved for the balancer's workers, logs and Lua
 BODY_BYTES = 2 << 20  # per body in flight: the balancer's buffers, for both directions
@@ -44,8 +50,10 @@ def environment(config: Config) -> dict[str, str]:
             "MAX_CONNECTIONS": str(max_connections()),
             "MAX_IN_FLIGHT": str(max_in_flight(config)),
             "IPV6": str(has_ipv6()).lower(),
-            "KEYS_MAP": f"{config.run_dir}/keys.map" if config.asks_for_key else "",
-            "STOP_WAIT_S": str(config.drain_timeout_s + STOP_MARGIN_S),
+            "KEYS_MAP": str(config.run_dir / KEYS_MAP) if config.asks_for_key else "",
+            # Read by the supervisord.conf of earlier releases, to which a host may be rolled back
+            # while this Supervisor runs.
+            "STOP_WAIT_S": str(stop_limits_s(config)["worker"]),
             "SERVICE_USER": pwd.getpwuid(os.geteuid()).pw_name,
             # /dev/fd/1 is a pipe to `run`, whatever its own standard output is.
             "LOG_FILE": "/dev/fd/1",
@@ -72,6 +80,20 @@ def unit_environment(config: Config) -> dict[str, str]:
     }
     own = {name: value for name, value in environment(config).items() if name not in names}
     return own | under_systemd
+
+
+def stop_limits_s(config: Config) -> dict[str, int]:
+    """Return the seconds within which each kind of program must end when it is stopped."""
+    return {
+        "gateway": GATEWAY_STOP_S,
+        "worker": config.drain_timeout_s + WORKER_STOP_MARGIN_S,
+        "balancer": BALANCER_STOP_S,
+    }
+
+
+def longest_stop_s(config: Config) -> int:
+    """Return the longest time that a stop of the pool takes, in seconds."""
+    return sum(stop_limits_s(config).values()) + SUPERVISOR_STOP_S
 
 
 def log_format(config: Config) -> str:

@@ -5,8 +5,23 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+from dataclasses import dataclass
 
 from app.config import Config
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a worker says of itself on `/health`.
+
+    Attributes:
+        state: `healthy`, or why it takes no requests, such as `loading` or `broken`; `starting`:
+            no answer.
+        reason: the same as a sentence; empty when it is healthy.
+    """
+
+    state: str
+    reason: str = ""
 
 
 def balancer_status(config: Config) -> str:
@@ -15,27 +30,18 @@ def balancer_status(config: Config) -> str:
     return (body or b"").decode()
 
 
-def worker_health(config: Config, port: int) -> dict[str, object]:
-    """Return a worker's `/health`; empty: no answer."""
+def worker_health(config: Config, port: int) -> Health:
+    """Return the health of the worker on this port."""
     try:
-        body = json.loads(get(port, "/health", host=config.worker_address) or b"{}")
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
-
-
-def worker_state(config: Config, port: int) -> str:
-    """Return `healthy`, or a worker's state and its reason."""
-    answer = worker_health(config, port)
-    if answer.get("status") == "healthy":
-        return "healthy"
-    return f"{answer.get('state', 'starting')}: {answer.get('reason', 'nobody answers yet')}"
+        body = json.loads(get(port, "/health", host=config.worker_address) or b"")
+        state = "healthy" if body["status"] == "healthy" else str(body["state"])
+        return Health(state, str(body.get("reason", "")))
+    except (ValueError, LookupError, TypeError, AttributeError):  # another program's answer
+        return Health("starting", f"No worker answers on port {port} yet.")
 
 
 def has_gateway(config: Config) -> bool:
-    """Return whether the gateway of live transcription answers, if there is to be one."""
-    if not config.live_max_sessions:
-        return True
+    """Return whether the gateway of live transcription answers."""
     return bool(get(config.live_port, "/health", host=config.worker_address))
 
 

@@ -11,7 +11,7 @@ import jinja2
 
 from app.config import ROOT, Config
 from app.keys.keyring import Keyring
-from app.pool.environment import PoolError, environment, run_dir
+from app.pool.environment import PoolError, environment, run_dir, stop_limits_s
 from app.pool.keys_map import write_keys
 
 SUPERVISOR_CONF = ROOT / "deploy" / "supervisord.conf"
@@ -32,7 +32,9 @@ def write_supervisor(config: Config) -> None:
     """Write Supervisor's configuration for the settings' number of workers."""
     numbers = range(1, config.workers + 1)
     has_live = config.live_max_sessions > 0
-    text = render(SUPERVISOR_CONF, numbers=numbers, has_live=has_live)
+    text = render(
+        SUPERVISOR_CONF, numbers=numbers, has_live=has_live, stop_limits_s=stop_limits_s(config)
+    )
     supervisor_conf(config).write_text(text)
 
 
@@ -41,21 +43,24 @@ def write_balancer(config: Config, ports: Sequence[int] = ()) -> None:
     settings' ports.
 
     Raises:
-        PoolError: HAProxy rejects it; Supervisor would restart HAProxy forever.
+        PoolError: HAProxy rejects it; the previous configuration stays, because Supervisor would
+            restart HAProxy forever.
     """
     if config.asks_for_key:
         write_keys(config, Keyring(config))
     text = balancer(ports or config.worker_ports, config.worker_address)
-    balancer_conf(config).write_text(text)
+    staged = balancer_conf(config).with_suffix(".new")
+    staged.write_text(text)
     own = environment(config)
     check = subprocess.run(
-        [own["HAPROXY"], "-c", "-f", str(balancer_conf(config))],
+        [own["HAPROXY"], "-c", "-f", str(staged)],
         cwd=ROOT, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         check=False,
     )  # fmt: skip
     if check.returncode != 0:
         fault = re.search(r"^\[ALERT\] .*? : (?:config : )?(.*)", check.stderr, re.M)
         raise PoolError(f"HAProxy does not start: {fault[1] if fault else check.returncode}")
+    staged.replace(balancer_conf(config))
 
 
 def balancer(ports: Sequence[int], address: str = "127.0.0.1") -> str:

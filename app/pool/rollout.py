@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from app.config import ROOT, Config
+from app.config import Config
 from app.pool import probe, supervisor
-from app.pool.environment import environment, run_dir
+from app.pool.environment import run_dir
 from app.pool.haproxy_admin import TAKEN_UP_S, Balancer, RolloutError, Server, wait_until
 from app.pool.render import write_balancer, write_supervisor
 
@@ -53,7 +53,6 @@ class Rollout:
             self.say(f"{server.name} ({number} of {len(servers)}): finishing its requests …")
             self.drain(server.name)
             program = f"worker_{server.name.removeprefix('w')}"
-            supervisor.forget(self.config, program)
             self.supervise("restart", program)
             self.await_ready(server)
             self.say(f"{server.name}: back after {time.monotonic() - began:.1f} s")
@@ -121,17 +120,17 @@ class Rollout:
         Raises:
             RolloutError: the worker is broken, or not healthy within `READY_S`.
         """
-        state = ""
+        health = probe.Health("starting")
 
         def healthy() -> bool:
-            nonlocal state
-            state = probe.worker_state(self.config, port)
-            if state.startswith("broken"):
-                raise RolloutError(f"{name} does not serve; {state}")
-            return state == "healthy"
+            nonlocal health
+            health = probe.worker_health(self.config, port)
+            if health.state == "broken":
+                raise RolloutError(f"{name} does not serve: {health.reason}")
+            return health.state == "healthy"
 
         if not wait_until(healthy, READY_S):
-            raise RolloutError(f"{name} is not ready after {READY_S:.0f} s; {state}")
+            raise RolloutError(f"{name} is not ready after {READY_S:.0f} s: {health.reason}")
 
     def await_ready(self, server: Server) -> None:
         """Wait until a worker is healthy and the balancer sends it requests.
@@ -154,10 +153,7 @@ class Rollout:
         Raises:
             RolloutError: Supervisor refuses, or does not run.
         """
-        result = subprocess.run(
-            [*supervisor.command(self.config, "supervisorctl"), *words],
-            cwd=ROOT, env=environment(self.config), capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        result = supervisor.control(self.config, *words, stdout=subprocess.PIPE)
         if result.returncode != 0:
             raise RolloutError(f"supervisorctl {' '.join(words)}: {result.stdout.strip()}")
         return result.stdout

@@ -17,6 +17,7 @@ from pathlib import Path
 from app.config import ROOT, Config
 from app.pool import preflight, probe, supervisor
 from app.pool.environment import run_dir
+from app.pool.haproxy_admin import POLL_S
 from app.pool.keys_map import keep_keys
 from app.pool.log_file import copy_lines, log_file
 from app.pool.render import write_balancer
@@ -24,7 +25,7 @@ from app.pool.terminal import Terminal
 from app.process import children, leave_no_core
 
 EXAMPLE = "app/engine/warm_up.flac"
-POLL_S = 0.25
+ENTRY_S = 60.0  # for the balancer and the gateway to answer, after the workers
 
 
 def run(config: Config) -> int:
@@ -49,11 +50,13 @@ def run(config: Config) -> int:
 def prepare(config: Config) -> Config | None:
     """Check everything, the model last because fetching it may take long, and write the balancer's
     configuration. Return the settings with the model and the device; None: the model failed."""
-    preflight.check(config)
+    # Without WORKERS there is one for each GPU, and the GPUs are counted with the model.
+    least = config if "workers" in config.given else replace(config, workers=1)
+    preflight.check(least)
     if config.supervise_haproxy:
-        write_balancer(config)
+        write_balancer(least)
     fetched = with_model(config)
-    if fetched and fetched.workers != config.workers:  # one for each GPU
+    if fetched and fetched.workers != least.workers:
         preflight.check_ports(fetched)
         if config.supervise_haproxy:
             write_balancer(fetched)
@@ -63,13 +66,11 @@ def prepare(config: Config) -> Config | None:
 def supervise(config: Config, terminal: Terminal) -> int:
     """Start Supervisor, wait until it ends, and return the exit status."""
     leave_no_core()
-    path = run_dir(config) / "service.log"
-    log = log_file(path)
+    log = log_file(log_path(config))
     logging.raiseExceptions = False  # a full disk costs lines of the log, nothing else
     logging.getLogger().addHandler(log)  # also what this process logs
-    shown = os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else path
     entry = f" and HAProxy on port {config.lb_port}" if config.supervise_haproxy else ""
-    terminal.say(f"Starting: {plural(config.workers, 'worker')}{entry}; log: {shown}")
+    terminal.say(f"Starting: {plural(config.workers, 'worker')}{entry}; log: {shown_log(config)}")
     process = supervisor.start(config)
     assert process.stdout is not None
     copier = threading.Thread(target=copy_lines, args=(process.stdout, log), daemon=True)
@@ -89,7 +90,7 @@ def supervise(config: Config, terminal: Terminal) -> int:
     code = process.wait()
     copier.join(timeout=5)
     if not failure and code and not stopper.is_stopping:
-        failure = f"Supervisor ended with status {code}; {shown} says why."
+        failure = f"Supervisor ended with status {code}; {shown_log(config)} says why."
     if failure:
         terminal.fail(failure)
         return 1
@@ -99,26 +100,52 @@ def supervise(config: Config, terminal: Terminal) -> int:
 
 def await_ready(config: Config, running: Callable[[], bool], terminal: Terminal) -> str | None:
     """Wait until the pool is ready and say so; return the reason if it never will be."""
-    began = time.monotonic()
+    began = last_loading = time.monotonic()
     shown = 0
     while running():
         answers = [probe.worker_health(config, port) for port in config.worker_ports]
-        states = [answer.get("state", answer.get("status")) for answer in answers]
-        if all(state == "broken" for state in states):
-            return str(answers[0]["reason"])
-        healthy = states.count("healthy")
+        states = [answer.state for answer in answers]
+        healthy, broken = states.count("healthy"), states.count("broken")
+        if broken == len(states):
+            return answers[0].reason
         while shown < healthy:
             shown += 1
             terminal.grow(f"{'' if shown > 1 else 'Workers ready:'} {shown}/{config.workers}")
-        up = f"Workers: {healthy} of "  # as the balancer's status has it
-        is_seen = not config.supervise_haproxy or up in probe.balancer_status(config)
-        is_seen = is_seen and probe.has_gateway(config)
-        if healthy + states.count("broken") == len(states) and is_seen:
-            for line in ready_lines(config, healthy, time.monotonic() - began):
+        now = time.monotonic()
+        if healthy + broken < len(states):
+            last_loading = now
+        elif not (missing := missing_entry(config, healthy)):
+            for line in ready_lines(config, healthy, now - began):
                 terminal.say(line)
             return None
+        elif now - last_loading > ENTRY_S:
+            return f"{missing} {shown_log(config)} says why."
         time.sleep(POLL_S)
     return None
+
+
+def missing_entry(config: Config, healthy: int) -> str:
+    """Return a sentence on what does not pass requests to the healthy workers; empty: nothing."""
+    up = f"Workers: {healthy} of "  # as the balancer's status has it
+    if config.supervise_haproxy and up not in probe.balancer_status(config):
+        return f"HAProxy on LB_PORT={config.lb_port} does not pass requests to the workers."
+    if config.live_max_sessions and not probe.has_gateway(config):
+        return (
+            f"The gateway of live sessions does not answer on LIVE_PORT={config.live_port}; "
+            "LIVE_MAX_SESSIONS=0 starts the service without it."
+        )
+    return ""
+
+
+def log_path(config: Config) -> Path:
+    """Return the path of the log file of all processes."""
+    return run_dir(config) / "service.log"
+
+
+def shown_log(config: Config) -> str:
+    """Return the log file's path as the terminal shows it: within the project, the relative one."""
+    path = log_path(config)
+    return os.path.relpath(path, ROOT) if path.is_relative_to(ROOT) else str(path)
 
 
 def ready_lines(config: Config, healthy: int, elapsed_s: float) -> list[str]:

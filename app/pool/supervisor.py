@@ -14,10 +14,11 @@ from app.pool.render import supervisor_conf, write_supervisor
 from app.process import die_with_parent
 from app.worker.starts import Starts
 
+SUPERVISORD = "app.pool.supervisord"
 
-def command(config: Config, name: str) -> list[str]:
-    """Return the command line of `supervisord` or `supervisorctl` for this pool."""
-    module = f"supervisor.{name}"
+
+def command(config: Config, module: str) -> list[str]:
+    """Return the command line of a module of Supervisor for this pool."""
     return [sys.executable, "-W", "ignore", "-m", module, "-c", str(supervisor_conf(config))]
 
 
@@ -27,7 +28,7 @@ def start(config: Config) -> subprocess.Popen[bytes]:
     for number in range(1, config.workers + 1):
         forget(config, f"worker_{number}")  # the back-off of an earlier run
     return subprocess.Popen(
-        command(config, "supervisord"),
+        command(config, SUPERVISORD),
         cwd=ROOT,
         env=environment(config),
         stdout=subprocess.PIPE,
@@ -41,7 +42,7 @@ def start(config: Config) -> subprocess.Popen[bytes]:
 def become(config: Config) -> int:
     """Become Supervisor, for a parent that keeps the log and stops it."""
     write_supervisor(config)
-    words = command(config, "supervisord")
+    words = command(config, SUPERVISORD)
     os.chdir(ROOT)
     os.execve(words[0], words, unit_environment(config))
 
@@ -49,18 +50,25 @@ def become(config: Config) -> int:
 def update(config: Config, programs: list[str]) -> int:
     """Update these programs, or all, of a running Supervisor to this version."""
     write_supervisor(config)
-    return control(config, ["update", *programs])
+    return control(config, "update", *programs).returncode
 
 
-def control(config: Config, words: list[str]) -> int:
-    """Run a supervisorctl command and return its exit status."""
-    if words[:1] in (["restart"], ["update"]):
+def control(
+    config: Config, *words: str, stdout: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a supervisorctl command.
+
+    Args:
+        words: the command and its arguments.
+        stdout: `subprocess.PIPE` to capture the output; None: print it.
+    """
+    if words[:1] in (("restart",), ("update",)):
         for program in words[1:]:
             forget(config, program)
     return subprocess.run(
-        [*command(config, "supervisorctl"), *words],
-        cwd=ROOT, env=unit_environment(config), check=False,
-    ).returncode  # fmt: skip
+        [*command(config, "supervisor.supervisorctl"), *words],
+        cwd=ROOT, env=unit_environment(config), stdout=stdout, text=True, check=False,
+    )  # fmt: skip
 
 
 def forget(config: Config, program: str) -> None:

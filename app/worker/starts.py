@@ -68,7 +68,8 @@ class Starts:
         known = self._read()
         words = known.get("before") or "No error was logged; it may have been OOM-killed."
         count = int(known.get("starts", 1)) - 1
-        return f"The worker ended {count} times before it was ready. {words}"
+        times = "once" if count == 1 else f"{count} times"
+        return f"The worker ended {times} before it was ready. {words}"
 
     def _read(self) -> dict[str, str | int]:
         try:

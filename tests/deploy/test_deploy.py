@@ -16,7 +16,13 @@ from supervisor.options import ProcessConfig, ServerOptions
 
 from app.api.middleware import KEY_NAMES
 from app.config import ROOT, Config, settings
-from app.pool.environment import environment, find_haproxy, unit_environment
+from app.pool.environment import (
+    environment,
+    find_haproxy,
+    longest_stop_s,
+    stop_limits_s,
+    unit_environment,
+)
 from app.pool.render import (
     BALANCER_CONF,
     SUPERVISOR_CONF,
@@ -26,8 +32,10 @@ from app.pool.render import (
     write_balancer,
     write_supervisor,
 )
+from app.pool.supervisor import SUPERVISORD
 
 UNIT = ROOT / "deploy/systemd/transcription.service"
+DROP_IN = ROOT / "deploy/ansible/roles/service/templates/drop-in.conf.j2"
 REQUIREMENTS = sorted(
     path
     for folder in (ROOT, ROOT / "deploy", ROOT / "deploy/ansible", ROOT / "tests")
@@ -102,7 +110,7 @@ def names_used(text: str) -> set[str]:
 
 def test_supervisor_reads_only_what_the_pool_gives():
     parser = RawConfigParser(inline_comment_prefixes=(";",))
-    parser.read_string(render(SUPERVISOR_CONF, numbers=range(1, 6)))
+    parser.read_string(render(SUPERVISOR_CONF, numbers=range(1, 6), stop_limits_s={}))
     used = names_used(SUPERVISOR_CONF.read_text())
 
     assert used <= set(environment(Config()))
@@ -181,18 +189,57 @@ def test_unit_in_a_folder_with_a_space(tmp_path):
 
 
 def test_stopping_limits_are_ordered():
-    """Gunicorn's patience ends before Supervisor's, or work would be cut off."""
+    """Gunicorn's limit ends before Supervisor's, or work would be cut off."""
     config = Config(drain_timeout_s=33)
 
-    assert int(environment(config)["STOP_WAIT_S"]) > config.drain_timeout_s
+    assert stop_limits_s(config)["worker"] > config.drain_timeout_s
 
 
-def test_units_limit_is_the_last():
-    """systemd's patience ends after Supervisor's, which ends after Gunicorn's."""
+def test_limit_of_the_unit_is_the_longest_stop():
     unit = re.search(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.M)
+    drop_in = re.search(r"^TimeoutStopSec=.*\| int \+ (\d+) }}$", DROP_IN.read_text(), re.M)
 
     assert unit
-    assert int(unit[1]) > int(environment(Config())["STOP_WAIT_S"])
+    assert int(unit[1]) == longest_stop_s(Config())
+    assert drop_in
+    assert int(drop_in[1]) == longest_stop_s(Config()) - Config().drain_timeout_s
+
+
+def test_supervisor_stops_all_workers_at_once_and_in_order_of_priority(tmp_path, monkeypatch):
+    """Otherwise each busy worker would add its own DRAIN_TIMEOUT_S."""
+    (tmp_path / "program").write_text(
+        "trap 'echo $1 stops; sleep 1; echo $1 has ended; exit' TERM; echo $1 is up\n"
+        "while :; do sleep 0.1; done"
+    )
+    lines = [
+        "[supervisord]",
+        "nodaemon=true",
+        "silent=true",
+        "logfile=/dev/null",
+        "logfile_maxbytes=0",
+    ]
+    for name, priority in (("haproxy", 1), ("w1", 999), ("w2", 999), ("live", 1000)):
+        lines += [f"[program:{name}]", f"command=sh program {name}", f"priority={priority}"]
+        lines += ["stdout_logfile=/dev/fd/1", "stdout_logfile_maxbytes=0"]
+    (tmp_path / "conf").write_text("\n".join(lines))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    running = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", SUPERVISORD, "-c", "conf"],
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert running.stdout is not None
+    up = [running.stdout.readline() for _ in range(4)]
+
+    running.terminate()
+    words, _ = running.communicate(timeout=60)
+
+    assert all(line.endswith(" is up\n") for line in up)
+    shown = words.splitlines()
+    assert shown[:2] == ["live stops", "live has ended"]
+    assert set(shown[2:4]) == {"w1 stops", "w2 stops"}
+    assert set(shown[4:6]) == {"w1 has ended", "w2 has ended"}
+    assert shown[6:] == ["haproxy stops", "haproxy has ended"]
+    assert running.returncode == 0
 
 
 def test_unit_leaves_a_gpu_reachable():

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from tests.support.waiting import until
 
 COMMAND_S = 300
 DRAIN_S = 120
+SLOTS_IN_USE = "transcription_slots_in_use"
 
 
 def post(stack: Stack, content: bytes) -> httpx.Response:
@@ -107,7 +109,7 @@ class TestPoolCommands:
             long = wav(long_recording(600).samples)
             request = threading.Thread(target=lambda: failing(post, busy, long))
             request.start()
-            assert until(lambda: busy.metric(1, "transcription_slots_in_use") == 1)
+            assert until(lambda: busy.metric(1, SLOTS_IN_USE) == 1)
             pids = busy.processes()
             busy.process.send_signal(signal.SIGINT)
             assert until(lambda: "Ctrl-C again ends them" in busy.terminal)
@@ -116,6 +118,24 @@ class TestPoolCommands:
             request.join(DRAIN_S / 2)
 
             assert until(lambda: not [pid for pid in pids if alive(pid)])
+
+    @pytest.mark.slow
+    def test_stop_takes_as_long_with_several_busy_workers_as_with_one(self, tmp_path):
+        with Stack.started(tmp_path, WORKERS="3", DRAIN_TIMEOUT_S="10") as busy:
+            long = wav(long_recording(600).samples)
+            requests = [threading.Thread(target=failing, args=(post, busy, long)) for _ in range(3)]
+            for request in requests:
+                request.start()
+            for number in (1, 2, 3):
+                assert until(lambda number=number: busy.metric(number, SLOTS_IN_USE) == 1)
+            began = time.monotonic()
+            stopped = pool("stop", RUN_DIR=busy.settings["RUN_DIR"])
+            elapsed_s = time.monotonic() - began
+            for request in requests:
+                request.join(COMMAND_S)
+
+        assert stopped.returncode == 0, stopped.stdout
+        assert 10 <= elapsed_s < 20
 
     def test_pool_ends_also_with_a_worker_that_stands_still(self, tmp_path):
         with Stack.started(tmp_path, WORKERS="1", DRAIN_TIMEOUT_S="3") as guarded:

@@ -15,10 +15,12 @@ from app.config import Config, settings
 from app.engine import files
 from app.keys.keyring import KeyFileError
 from app.pool import __main__ as pool_command
-from app.pool import preflight, run
+from app.pool import keys_map, preflight, run
 from app.pool.environment import MIN_IN_FLIGHT, PoolError, environment, max_in_flight
 from app.pool.render import write_balancer
+from app.pool.terminal import Terminal
 from tests.support.ports import ports
+from tests.support.stub_worker import StubWorker
 
 
 def pool_of(tmp_path: Path, **environ: str) -> Config:
@@ -89,6 +91,16 @@ def test_configuration_that_haproxy_does_not_accept(tmp_path):
         write_balancer(pool_of(tmp_path, TLS_CERTIFICATE="/nowhere"))
 
 
+def test_rejected_configuration_does_not_replace_the_former_one(tmp_path):
+    write_balancer(pool_of(tmp_path))
+    before = (tmp_path / "haproxy.cfg").read_text()
+
+    with pytest.raises(PoolError):
+        write_balancer(pool_of(tmp_path, TLS_CERTIFICATE="/nowhere"), [9999])
+
+    assert (tmp_path / "haproxy.cfg").read_text() == before
+
+
 def test_disk_that_is_full(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1 << 20))
 
@@ -150,10 +162,15 @@ def test_each_gpu_has_one_worker_unless_workers_says_more(
 
 
 def test_balancer_knows_the_workers_that_the_gpus_ask_for(tmp_path, monkeypatch):
-    """The number of GPUs is known only after the model is fetched."""
+    """The number of GPUs is known only after the model is fetched, so until then only the first
+    worker's port has to be free."""
     monkeypatch.setattr(run, "with_model", lambda config: replace(config, workers=2))
+    own = ports(3)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(own["WORKER_BASE_PORT"]) + 2))
+        taken.listen()
 
-    run.prepare(pool_of(tmp_path, **ports(2)))
+        run.prepare(pool_of(tmp_path, WORKERS="", **own))
 
     servers = re.findall(r"^ +server (w\d) [\d.:]+$", (tmp_path / "haproxy.cfg").read_text(), re.M)
     assert servers == ["w1", "w2"]
@@ -200,6 +217,38 @@ def test_folder_of_certificates_holds_one(tmp_path):
 
     with pytest.raises(PoolError, match=r"TLS_CERTIFICATE: the folder .* holds no PEM file"):
         preflight.check(pool_of(tmp_path, TLS_CERTIFICATE=str(tmp_path / "empty")))
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({}, r"^The gateway of live sessions does not answer on LIVE_PORT=\d+;"),
+        ({"LIVE_MAX_SESSIONS": "0"}, None),
+    ],
+)
+def test_start_without_a_gateway_ends_in_a_sentence(
+    tmp_path, monkeypatch, capsys, environ, sentence
+):
+    """A gateway in a crash loop never answers."""
+    config = pool_of(tmp_path, SUPERVISE_HAPROXY="false", **environ)
+    monkeypatch.setattr(run, "ENTRY_S", 0.2)
+    worker = StubWorker(1, config.worker_ports[0])
+    with worker.serving():
+        failure = run.await_ready(config, lambda: True, Terminal())
+
+    assert re.match(sentence, failure) if sentence else failure is None
+    assert ("Ready after" in capsys.readouterr().out) == (sentence is None)
+
+
+def test_trouble_with_the_map_of_keys_is_logged_once(tmp_path, monkeypatch, caplog):
+    config = pool_of(tmp_path, API_TOKEN="a-secret")
+    (tmp_path / "keys.map").mkdir()  # cannot be read
+    turns = iter([True] * 5 + [False])
+    monkeypatch.setattr(keys_map, "KEYS_EVERY_S", 0)
+
+    keys_map.keep_keys(config, lambda: next(turns))
+
+    assert caplog.messages == ["RUN_DIR: keys.map cannot be written reason=Is a directory"]
 
 
 def test_bodies_on_their_way_follow_from_slots_queues_and_memory(tmp_path):

@@ -47,7 +47,7 @@ def test_reason_is_the_first_trouble_of_the_last_process(starts):
     starts.begin()
 
     assert starts.reason == (
-        "The worker ended 1 times before it was ready. ImportError: libcublas.so.12: cannot open"
+        "The worker ended once before it was ready. ImportError: libcublas.so.12: cannot open"
     )
     starts.begin()
     assert "No error was logged" in starts.reason
@@ -60,7 +60,7 @@ def test_restart_on_purpose_forgets_them(starts, tmp_path, words):
     for one in (starts, other):
         assert [one.begin() for _ in range(3)] == [0, 0, 1]
 
-    assert supervisor.control(Config(run_dir=tmp_path), words) != 0, "nothing runs here"
+    assert supervisor.control(Config(run_dir=tmp_path), *words).returncode != 0, "nothing runs here"
 
     assert starts.begin() == 0
     assert other.begin() == 2
