@@ -249,14 +249,14 @@ class Config:
         1200,
         "A window with at most this much sound, in milliseconds, that is above "
         "`NO_SPEECH_THRESHOLD` and that the model is unsure of is noise or music. 0: off.",
-        minimum=0, maximum=30_000,
+        minimum=0, maximum=30_000, advanced=True,
     )  # fmt: skip
     prompt_min_tokens_per_s: float = setting(
         2.5,
         "A window with a prompt and fewer tokens than this for each second of speech is decoded "
         "again without the prompt, which may have made the model omit sentences; the result that "
         "covers more of the speech is kept. 0: off.",
-        minimum=0, maximum=1000,
+        minimum=0, maximum=1000, advanced=True,
     )  # fmt: skip
     ignore_prompts: bool = setting(
         False,
@@ -346,15 +346,15 @@ class Config:
     )  # fmt: skip
     live_backlog_s: float = setting(
         60.0, "Seconds of audio that a live session keeps while the pool is busy; then turns fail.",
-        minimum=10, maximum=600,
+        minimum=10, maximum=600, advanced=True,
     )  # fmt: skip
     live_max_session_s: float = setting(
         14_400.0, "The longest live session in seconds; then its client has to connect again.",
-        minimum=60, maximum=86_400,
+        minimum=60, maximum=86_400, advanced=True,
     )  # fmt: skip
     live_port: int = setting(
         8405, "Port of the gateway of live transcription, on the workers' address.",
-        minimum=1, maximum=65_535,
+        minimum=1, maximum=65_535, advanced=True,
     )  # fmt: skip
     live_balancer_url: str = setting(
         "", "Where the gateway sends its windows, for example `http://10.0.0.5:8083`; empty: this "
