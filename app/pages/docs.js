@@ -2,7 +2,7 @@
 import { copies } from "./copy.js";
 import { at, element } from "./dom.js";
 import { curl, python } from "./examples.js";
-import { keepKey, savedKey } from "./key.js";
+import { keepKey, keyHeaders } from "./key.js";
 import { field, kind, properties, prose } from "./schema.js";
 
 const OPEN = "/v1/audio/transcriptions"; // the route that is unfolded at first
@@ -23,12 +23,11 @@ function contents({ content = {} }) {
 }
 
 /** A button that sends a request without a body and shows the answer. */
-function sender(path) {
+function sender(path, method) {
   const button = element("button", { type: "button" }, "Send");
   const reply = element("pre", { class: "reply", tabindex: "0", role: "status", "aria-label": `The answer of ${path}`, hidden: "" });
   button.addEventListener("click", async () => {
-    const headers = savedKey() ? { "X-API-Key": savedKey() } : {};
-    const text = await fetch(path, { headers }).then(
+    const text = await fetch(path, { method, headers: keyHeaders() }).then(
       async (answer) => `${answer.status}\n${await answer.text()}`,
       () => "The service cannot be reached.",
     );
@@ -38,11 +37,12 @@ function sender(path) {
   return element("div", {}, element("p", {}, button), reply);
 }
 
-/** How to try a route from here. */
-function attempt(path, method, responses) {
-  if (method === "post") return element("p", {}, element("a", { href: "#try" }, "Try it"));
+/** How to try a route from here: recordings go in with the form above, all else needs no body. */
+function attempt(path, method, responses, form) {
+  if (form) return element("p", {}, element("a", { href: "#try" }, "Try it"));
   const types = Object.keys(responses["200"].content);
-  return types.includes("text/html") ? element("p", {}, element("a", { href: path }, "Open the page")) : sender(path.replace("{model_id}", "whisper-1"));
+  if (types.includes("text/html")) return element("p", {}, element("a", { href: path }, "Open the page"));
+  return sender(path.replace("{model_id}", "whisper-1"), method.toUpperCase());
 }
 
 /** One method of one path. */
@@ -60,7 +60,7 @@ function operation(path, method, { summary, requestBody, parameters, responses }
   route.append(
     ...contents(responses["200"]),
     element("p", { class: "quiet" }, "Headers: ", Object.keys(responses["200"].headers).join(", "), ". ", element("a", { href: "#errors" }, "Errors"), `: ${failures.join(", ")}.`),
-    attempt(path, method, responses),
+    attempt(path, method, responses, form),
   );
   return route;
 }

@@ -5,6 +5,11 @@ const NAME = "key";
 
 export const savedKey = () => sessionStorage.getItem(NAME) ?? "";
 
+/** The key as a header; a text that no header can hold is a wrong key, and goes as an empty one. */
+export function keyHeaders() {
+  return /^[\x20-\xff]+$/.test(savedKey()) ? { "X-API-Key": savedKey() } : {};
+}
+
 /** Keep what is typed into the page's key field. */
 export function keepKey() {
   at("key").value = savedKey();

@@ -113,13 +113,18 @@ function showFacts(recording) {
   for (const [id, text] of Object.entries(texts)) at(id).textContent = text;
 }
 
-/** Forget the recording on the page: the microphone takes its place. */
-function clear() {
+/** Show the microphone in place of the recording on the page. */
+function showMicrophone() {
   shown = null;
   player.empty();
   at("transcript").replaceChildren();
   for (const id of ["failure", "facts", "results", "legend", "find", "cancel", "progress", "detail"]) at(id).hidden = true;
   at("player").hidden = at("work").hidden = false;
+  at("name").textContent = "Microphone";
+  at("state").textContent = "Recording.";
+  at("record").textContent = "Stop and transcribe";
+  at("record").classList.add("running");
+  at("record").disabled = false;
 }
 
 async function record() {
@@ -127,20 +132,17 @@ async function record() {
     recorder.stop();
     return;
   }
+  at("record").disabled = true; // until the browser's user has answered
   try {
-    const recording = recorder.record((level, elapsed) => shown || player.hear(level, elapsed));
-    clear();
-    at("name").textContent = "Microphone";
-    at("state").textContent = "Recording.";
-    at("record").textContent = "Stop and transcribe";
-    at("record").classList.add("running");
-    take([await recording]);
+    take([await recorder.record(showMicrophone, (level, elapsed) => shown || player.hear(level, elapsed))]);
   } catch (error) {
-    at("state").textContent = "";
-    at("again").hidden = at("player").hidden = true;
+    at("work").hidden = false;
+    at("player").hidden = !shown;
+    at("again").hidden = true;
     at("failure-text").textContent = error.name === "NotAllowedError" ? "The browser does not let this page use the microphone." : "No microphone was found.";
     at("failure").hidden = false;
   } finally {
+    at("record").disabled = false;
     at("record").textContent = "Record";
     at("record").classList.remove("running");
   }

@@ -15,10 +15,11 @@ export class Recorder {
 
   /**
    * Start; the browser asks its user first.
+   * @param onStart called when the user has agreed.
    * @param onLevel called with a loudness from 0 to 1 and the seconds by now.
    * @returns the recording, once it is stopped.
    */
-  async record(onLevel) {
+  async record(onStart, onLevel) {
     const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
     const context = new AudioContext();
     const meter = context.createAnalyser();
@@ -30,6 +31,7 @@ export class Recorder {
     this.#recorder.addEventListener("dataavailable", (event) => parts.push(event.data));
     const stopped = new Promise((resolve) => this.#recorder.addEventListener("stop", resolve));
     this.#recorder.start();
+    onStart();
     this.#timer = setInterval(() => {
       meter.getFloatTimeDomainData(samples);
       const top = samples.reduce((most, one) => Math.max(most, Math.abs(one)), 0);

@@ -2,7 +2,7 @@
 import { Chart } from "./chart.js";
 import { at, element, shape } from "./dom.js";
 import { Occupancy, brief, counted, duration, memory, milliseconds, percent, rates, running, shed, steps, verdict } from "./figures.js";
-import { keepKey, savedKey } from "./key.js";
+import { keepKey, keyHeaders, savedKey } from "./key.js";
 
 const EVERY_MS = 2000;
 const PATIENCE_MS = 5000;
@@ -151,13 +151,8 @@ function askForKey() {
   judge("", savedKey() ? "The API key is wrong." : "This service shows its figures to those who have an API key.");
 }
 
-/** The key as a header; a text that no header can hold is a wrong key, and goes as an empty one. */
-function headers() {
-  return /^[\x20-\xff]+$/.test(savedKey()) ? { "X-API-Key": savedKey() } : {};
-}
-
 async function read() {
-  const answer = await fetch("/status/figures", { headers: headers(), signal: AbortSignal.timeout(PATIENCE_MS) });
+  const answer = await fetch("/status/figures", { headers: keyHeaders(), signal: AbortSignal.timeout(PATIENCE_MS) });
   if (answer.status === 401) return askForKey();
   if (!answer.ok) return judge("bad", await refused(answer));
   at("key-form").hidden = true;

@@ -415,6 +415,24 @@ class TestPlayground:
         page.find("#play").click()
         assert page.complaints() == []
 
+    def test_refused_microphone_leaves_the_transcript(self, page):
+        choose(page, AUSTEN)
+        page.run(
+            """navigator.mediaDevices.getUserMedia = async () => {
+              throw new DOMException("", "NotAllowedError");
+            };"""
+        )
+        page.find("#record").click()
+        page.until(FAILED)
+
+        assert page.text("#failure-text") == (
+            "The browser does not let this page use the microphone."
+        )
+        assert words(page.text("#transcript p")) == words(SENTENCE)
+        assert page.find("#results").is_displayed()
+        assert page.find("#player").is_displayed()
+        assert page.find("#record").is_enabled()
+
     def test_live_captions(self, page):
         """Words appear while the microphone hears them."""
         page.find("#live").click()
@@ -539,17 +557,26 @@ class TestDocs:
         chromium.open(keyed.url + "/docs#v1-models")
         chromium.until(READ)
         chromium.until("document.querySelector('#v1-models').open")
+        reply = "document.querySelector('#v1-models pre').textContent"
+        chromium.find("#key").send_keys("käse€")  # which no header can hold
+        chromium.find("#v1-models button").click()
+        chromium.until(f"{reply}.startsWith('401')")
+        chromium.find("#key").clear()
         chromium.find("#key").send_keys(KEY)
 
         chromium.find("#v1-models button").click()
 
-        chromium.until("document.querySelector('#v1-models pre').textContent.startsWith('200')")
+        chromium.until(f"{reply}.startsWith('200')")
         assert "tiny.en" in chromium.text("#v1-models pre")
+        chromium.find("#v1-realtime-client-secrets summary").click()
+        chromium.find("#v1-realtime-client-secrets button").click()
+        secret = "document.querySelector('#v1-realtime-client-secrets pre').textContent"
+        chromium.until(f"/^200[^]*ek_/.test({secret})")
         chromium.find("#lines button").click()
         chromium.until("document.querySelector('#copied').textContent !== ''")
         assert chromium.text("#copied") == "Copied."
         assert KEY not in chromium.text("#lines") + " ".join(chromium.requested())
-        assert chromium.complaints() == []
+        assert chromium.complaints("status of 401") == []
 
 
 def look_at(page: Browser, keyed: Stack, name: str, size: tuple[int, int], dark: bool) -> None:
