@@ -111,11 +111,7 @@ class Keyring:
         Raises:
             OSError: RUN_DIR cannot be written.
         """
-        secret = passes.shared_secret(self._config)
-        return tuple(
-            replace(key, hashes=(*key.hashes, digest(passes.pass_of(secret, key.name))))
-            for key in self.keys()
-        )
+        return with_passes(self.keys(), passes.shared_secret(self._config))
 
     def find(self, sent: str) -> Key | None:
         """Return the entry that a key or a pass belongs to; None: it is unknown.
@@ -302,6 +298,18 @@ def members(key: Key) -> dict[str, Any]:
         **{name: limit for name, limit in limits.items() if limit is not None},
         **({"created": key.created.isoformat()} if key.created else {}),
     }
+
+
+def with_passes(keys: Iterable[Key], secret: bytes) -> tuple[Key, ...]:
+    """Return the keys, each with the pass of its name as a further key.
+
+    Args:
+        keys: the keys.
+        secret: the one of `passes.shared_secret`.
+    """
+    return tuple(
+        replace(key, hashes=(*key.hashes, digest(passes.pass_of(secret, key.name)))) for key in keys
+    )
 
 
 def balancer_map(keys: Iterable[Key]) -> str:

@@ -30,12 +30,17 @@ def shared_secret(config: Config) -> bytes:
         OSError: RUN_DIR cannot be written.
     """
     if config.live_secret:
-        return sha256(config.live_secret.encode()).digest()
+        return secret_of(config.live_secret)
     path = ROOT / config.run_dir / FILE
     with contextlib.suppress(FileNotFoundError):
         return path.read_bytes()
     make(path)
     return path.read_bytes()
+
+
+def secret_of(text: str) -> bytes:
+    """Return the secret that `LIVE_SECRET` stands for."""
+    return sha256(text.encode()).digest()
 
 
 def make(path: Path) -> None:

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from app.config import FORMER_NAMES, ROOT, settings
+from app.config import FORMER_NAMES, ROOT, Config, settings
 from app.keys.keyring import digest, parsed
+from app.keys.passes import pass_of, shared_secret
 from app.pool.render import render
 from tests.support.certificate import certificate
 from tests.support.playbooks import load
@@ -116,8 +117,11 @@ def test_inventorys_keys_become_the_workers_file_and_the_balancers_map():
     assert set(found) == {"key-1", "meetings", "key-3"}
     assert found["meetings"].hashes == (digest("its-key"),)
     assert found["meetings"].requests_per_minute == 600
-    assert f"{digest('its-key').hex().upper()} meetings 600 0\n" in filters.key_map(keys)
-    assert "its-key" not in filters.key_file(keys) + filters.key_map(keys)
+    told = filters.key_map(keys, "shared")
+    assert f"{digest('its-key').hex().upper()} meetings 600 0\n" in told
+    own = pass_of(shared_secret(Config(live_secret="shared")), "meetings")
+    assert f"{digest(own).hex().upper()} meetings 600 0\n" in told, "for its live sessions"
+    assert "its-key" not in filters.key_file(keys) + told
 
 
 def test_a_limit_from_a_template_is_a_number():
@@ -156,9 +160,11 @@ def test_workers_are_numbered_and_have_consecutive_ports():
 
 def test_installed_workers_are_read_from_the_configuration():
     servers = filters.workers("gpu1", 2, "10.0.0.1", 8001)
-    text = filters.balancer_configuration(BALANCER.read_text(), servers)
+    gateways = [{"name": "gpu1", "address": "10.0.0.1:8405"}]
+    text = filters.balancer_configuration(BALANCER.read_text(), servers, gateways)
 
-    assert text == render(BALANCER, workers=servers)
+    assert text == render(BALANCER, workers=servers, gateways=gateways)
+    assert 'server gpu1 "10.0.0.1:8405" check' in text
     assert filters.without_installed(servers, text) == []
     new = filters.workers("gpu2", 1, "10.0.0.2", 8001)
     assert filters.without_installed(new, text) == ["gpu2-1"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,18 @@ def test_inventorys_keys_become_hashes(tmp_path):
     assert found["meetings"].hashes == (digest("its-key"),)
     assert found["meetings"].requests_per_minute == 600
     assert digest("its-key").hex() not in done.stdout
+
+
+def test_no_task_has_a_key_in_its_environment():
+    """Ansible writes it onto the command lines of ssh and of the host's shell."""
+    having = [
+        path.relative_to(ANSIBLE).as_posix()
+        for path in ANSIBLE.rglob("tasks/*.yml")
+        if re.search(r"^ +environment:", path.read_text(), re.M)
+    ]
+
+    model, settings = "roles/service/tasks/model.yml", "roles/service/tasks/settings.yml"
+    assert sorted(having) == [model, settings], "without secrets"
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)

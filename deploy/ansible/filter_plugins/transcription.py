@@ -23,7 +23,15 @@ import yaml
 ANSIBLE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ANSIBLE.parents[1]))
 from app.config import FORMER_NAMES, settings  # noqa: E402
-from app.keys.keyring import LIMITS, balancer_map, digest, parsed, written  # noqa: E402
+from app.keys.keyring import (  # noqa: E402
+    LIMITS,
+    balancer_map,
+    digest,
+    parsed,
+    with_passes,
+    written,
+)
+from app.keys.passes import secret_of  # noqa: E402
 
 # Settings that follow from a variable of the roles, by which the operator sets them.
 FROM_VARIABLES = {
@@ -39,6 +47,8 @@ FROM_VARIABLES = {
     "API_TOKEN": "service_api_keys",
     "API_KEYS": "service_api_keys",
     "API_KEYS_FILE": "service_api_keys",
+    "LIVE_BALANCER_URL": "service_balancer_url",
+    "LIVE_SECRET": "service_live_secret",
     "STATS_PASSWORD": "haproxy_stats_password",
     "TLS_CERTIFICATE": "haproxy_tls_pem",
     "LB_PORT": "LB_PORT in haproxy_settings",
@@ -279,9 +289,15 @@ def key_file(keys: Sequence[str | Mapping[str, Any]]) -> str:
     return written({key.name: key for key in known})
 
 
-def key_map(keys: Sequence[str | Mapping[str, Any]]) -> str:
-    """Return the map of keys that the balancer reads."""
-    return balancer_map(parsed(json.dumps(key_members(keys)).encode()))
+def key_map(keys: Sequence[str | Mapping[str, Any]], live_secret: str) -> str:
+    """Return the map of keys that the balancer reads, with the gateways' passes.
+
+    Args:
+        keys: the inventory's keys.
+        live_secret: `LIVE_SECRET` of workers and gateways.
+    """
+    known = parsed(json.dumps(key_members(keys)).encode())
+    return balancer_map(with_passes(known, secret_of(live_secret)))
 
 
 def lost_keys(keys: Sequence[str | Mapping[str, Any]], installed: str) -> list[str]:
@@ -367,10 +383,12 @@ def taken_ports(lines: Sequence[str], ports: Iterable[int | str], unit: str) -> 
     return [str(port) for port in ports if any(f":{port} " in line for line in others)]
 
 
-def balancer_configuration(template: str, servers: Sequence[Mapping[str, Any]]) -> str:
-    """Return `deploy/haproxy.cfg` for these workers, as `make run` renders it."""
+def balancer_configuration(
+    template: str, servers: Sequence[Mapping[str, Any]], gateways: Sequence[Mapping[str, Any]]
+) -> str:
+    """Return `deploy/haproxy.cfg` for these workers and gateways of live sessions."""
     made = jinja2.Template(template, keep_trailing_newline=True, autoescape=False)
-    return str(made.render(workers=[dict(server) for server in servers]))
+    return str(made.render(workers=[*map(dict, servers)], gateways=[*map(dict, gateways)]))
 
 
 def installed_workers(configuration: str) -> list[tuple[str, str]]:

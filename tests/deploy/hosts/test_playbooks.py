@@ -7,6 +7,7 @@ the next one expects them.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -26,6 +27,7 @@ import pytest
 from app.config import ROOT
 from app.keys.keyring import digest
 from tests.support import models
+from tests.support.live import LiveClient
 from tests.support.recordings import recording, wav
 from tests.support.steady import Load
 from tests.support.waiting import until
@@ -183,6 +185,27 @@ class Fleet:
         )
         return answer.text if answer.status_code == 200 else str(answer.status_code)
 
+    def heard_live(self, key: str = KEY) -> str:
+        """The text of a live session."""
+
+        async def speak() -> str:
+            headers = {"Authorization": f"Bearer {key}"}
+            async with LiveClient.session(self.url(), headers) as client:
+                await client.speak(recording("austen_0890.wav").waveform(), speed=4)
+                await client.finish()
+                return client.text
+
+        return asyncio.run(asyncio.wait_for(speak(), 60))
+
+    def client_secret(self) -> str:
+        """A short-lived token, with which a browser opens a live session."""
+        answer = httpx.post(
+            self.url() + "/v1/realtime/client_secrets",
+            json={"session": {"type": "transcription"}},
+            headers={"Authorization": f"Bearer {KEY}"},
+        )
+        return str(answer.raise_for_status().json()["value"])
+
     def workers_up(self, balancer: str | None = None) -> int:
         """Workers that a balancer sends requests to."""
         status = httpx.get(self.url(balancer) + "/lb-status", timeout=5).text
@@ -224,6 +247,7 @@ def test_first_run_serves(fleet):
     assert fleet.first.code == 0, fleet.first.text
     assert "cold-hearted" in fleet.text(fleet.url())
     assert fleet.text(fleet.url(), key="wrong") == "401"
+    assert "cold-hearted" in fleet.heard_live(), "the gateway of one host, the balancer of another"
 
 
 def test_second_run_changes_nothing(fleet):
@@ -281,8 +305,12 @@ def test_secrets_are_for_the_service_alone(fleet):
     assert fleet.on("gpu1", f"stat -c '%a %U %G' {named}") == "640 root transcription"
     assert digest(KEY).hex() in fleet.on("gpu1", f"cat {named}")
     assert fleet.on("gpu1", f"grep -rl {KEY} /etc/transcription || true") == ""
-    assert KEY not in fleet.on("gpu1", "ps axeww; systemctl show transcription.service")
-    assert KEY not in fleet.first.text
+    secret = (fleet.folder / "secrets" / "live_secret").read_text().strip()
+    assert secret in fleet.on("gpu1", "cat /etc/transcription/env")
+    for private in (KEY, secret):
+        shown = fleet.on("gpu1", "ps axeww; systemctl show transcription.service; journalctl")
+        assert private not in shown
+        assert private not in fleet.first.text
 
 
 def test_unit_may_do_little(fleet):
@@ -386,7 +414,11 @@ def test_more_hosts_and_workers_under_load(fleet):
     assert load.failed == {}
     assert until(lambda: fleet.workers_up() == 4, 30)
     assert until(
-        lambda: scraped(fleet) == {"transcription-workers": 4, "transcription-hosts": 3}, 60
+        lambda: (
+            scraped(fleet)
+            == {"transcription-workers": 4, "transcription-gateways": 2, "transcription-hosts": 3}
+        ),
+        60,
     )
     assert "TranscriptionNoWorker" in asked(fleet, "rules")
     fleet.monitoring = []
@@ -504,6 +536,7 @@ def test_report(fleet):
     assert told.count("changed") == 0
     table = [line.split() for line in told.text.splitlines() if " ok: transcribes" in line]
     assert [row[0] for row in table] == ["gpu1", "gpu1", "gpu2", "gpu2", "lb1"]
+    assert told.text.count("ok: answers") == 2, "gateways"
     assert release(fleet).rsplit("/", 1)[1] in told.text
 
 
@@ -580,6 +613,7 @@ def test_one_machine(fleet):
 
     assert installed.code == 0, installed.text
     assert "cold-hearted" in solo.text(solo.url())
+    assert "cold-hearted" in solo.heard_live(solo.client_secret())
     assert "127.0.0.1:8002" in solo.on("solo", "ss -Hltn"), "ssh works, on the port in use"
     solo.on("solo", "systemd-run --quiet --unit=other python3 -m http.server 8080")
     assert not answers(f"http://{solo.address('solo')}:8080")
