@@ -92,7 +92,7 @@ def test_a_new_certificate_is_checked_with_the_installed_files(folder, tmp_path)
 
     assert said["failed"]
     assert (folder / "certificate.pem").read_text() == good
-    assert (folder / "certificate.pem").stat().st_mode & 0o777 == 0o640
+    assert (folder / "certificate.pem").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_dry_run_checks_and_replaces_nothing(folder):

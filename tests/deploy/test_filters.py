@@ -74,6 +74,8 @@ def test_a_misspelled_variable_is_refused_and_others_variables_are_not():
     )
 
     assert said == ["servce_workers is no variable of the roles; did you mean service_workers?"]
+    (former,) = filters.variable_problems(["firewall_worker_ports"])
+    assert former.startswith("firewall_worker_ports is no variable any more: ")
 
 
 def test_hosts_to_drain_are_in_the_inventory():

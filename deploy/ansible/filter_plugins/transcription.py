@@ -57,6 +57,10 @@ FROM_VARIABLES = {
     "WORKER_ID": "the number of the worker",
     "SUPERVISE_HAPROXY": "the inventory's groups",
 }
+# Variables of earlier versions, and what an inventory has in their place.
+FORMER_VARIABLES = {
+    "firewall_worker_ports": "the firewall opens the ports of the workers that the inventory has",
+}
 # How much a misspelled name has in common with the right one: a letter or two are wrong.
 SETTING_LIKENESS = 0.7
 # Stricter, because an inventory has variables of other playbooks too.
@@ -197,10 +201,15 @@ def role_variables() -> dict[str, dict[str, Any]]:
 
 
 def variable_problems(names: Iterable[str]) -> list[str]:
-    """Return sentences about variables that look like a misspelled variable of a role."""
+    """Return sentences about former variables of the roles, and about misspelled ones."""
     known = {name for options in role_variables().values() for name in options}
-    problems = []
-    for name in sorted({*names} - known):
+    names = {*names}
+    problems = [
+        f"{name} is no variable any more: {reason}. Remove it."
+        for name, reason in FORMER_VARIABLES.items()
+        if name in names
+    ]
+    for name in sorted(names - known - {*FORMER_VARIABLES}):
         meant = nearest(name, known, VARIABLE_LIKENESS)
         if meant:
             problems.append(f"{name} is no variable of the roles; did you mean {meant}?")

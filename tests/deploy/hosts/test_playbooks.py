@@ -332,6 +332,8 @@ def test_unit_may_do_little(fleet):
                 "service_api_keys": ["another-key"],
                 "service_settings": {"NO_SUCH": 1, "WORKERZ": 2, "GPUS": "0"},
                 "servce_workers": 2,
+                "firewall_worker_ports": 100,
+                "firewall_open_ports": [443],
                 "service_model": "small",
                 "service_model_source": "",
                 "haproxy_tls_pem": "no certificate",
@@ -344,6 +346,8 @@ def test_unit_may_do_little(fleet):
                 "WORKERZ is no setting; did you mean WORKERS?",
                 "GPUS follows from service_gpus",
                 "servce_workers is no variable of the roles; did you mean service_workers?",
+                "firewall_worker_ports is no variable any more",
+                "have an effect only with firewall_close_other_ports",
                 "gpu1 has no model small and does not reach the model hub",
                 "haproxy_tls_pem has no certificate",
             ],
@@ -622,8 +626,15 @@ def test_one_machine(fleet):
     assert changed.code == 0, changed.text
     assert load.failed == {}
 
+    flush = "systemctl start nftables; systemctl reload nftables; nft list tables"
+    assert "transcription" in solo.on("solo", flush), "loaded again"
+    former = 'include "/etc/nftables.d/transcription.nft"'
+    solo.on("solo", f"echo '{former}' >>/etc/nftables.conf")
     refused = solo.play("uninstall.yml")
     assert "say -e confirm=yes" in refused.text
     removed = solo.play("uninstall.yml", confirm="yes")
     assert removed.code == 0, removed.text
-    assert solo.on("solo", "ls -d /opt/transcription /etc/transcription 2>/dev/null; true") == ""
+    left = "/opt/transcription /etc/transcription /etc/haproxy/transcription"
+    left += " /etc/nftables.d/transcription.nft"
+    assert solo.on("solo", f"ls -d {left} 2>/dev/null; true") == ""
+    assert "transcription" not in solo.on("solo", "cat /etc/nftables.conf; nft list tables")

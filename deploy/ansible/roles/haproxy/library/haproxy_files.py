@@ -6,8 +6,6 @@ change, and checked there with `haproxy -c`. A refused file replaces nothing: th
 its next reload and the next boot keep the files that work.
 """
 
-import grp
-import os
 import re
 import shutil
 import subprocess
@@ -25,7 +23,6 @@ options:
   folder: {description: The folder of the files., type: path, required: true}
   files: {description: Content by name; empty content removes the file., type: dict, default: {}}
   secrets: {description: Like files; never shown., type: dict, default: {}}
-  group: {description: Group that may read the secrets., type: str, default: root}
   checked: {description: Whether to ask HAProxy first., type: bool, default: true}
 author: maintainers
 """
@@ -67,15 +64,14 @@ def refusal(folder, contents):
         shutil.rmtree(stage)
 
 
-def install(path, content, mode, group):
-    """Replace a file atomically; remove it if the content is empty."""
+def install(path, content, mode):
+    """Replace a file of root atomically; remove it if the content is empty."""
     if not content:
         path.unlink(missing_ok=True)
         return
     new = path.with_name(path.name + ".new")
     new.touch(mode=0o600)
     new.write_text(content)
-    os.chown(new, 0 if os.geteuid() == 0 else -1, grp.getgrnam(group).gr_gid)
     new.chmod(mode)
     new.replace(path)
 
@@ -87,7 +83,6 @@ def main():
             "folder": {"type": "path", "required": True},
             "files": {"type": "dict", "default": {}},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
-            "group": {"type": "str", "default": "root"},
             "checked": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
@@ -113,9 +108,10 @@ def main():
     ]
     if not module.check_mode:
         for name in names:
-            secret = name in module.params["secrets"]
-            mode, group = (0o640, module.params["group"]) if secret else (0o644, "root")
-            install(folder / name, contents[name], mode, group)
+            # HAProxy reads them before it gives up root's rights.
+            install(
+                folder / name, contents[name], 0o600 if name in module.params["secrets"] else 0o644
+            )
     module.exit_json(changed=bool(names), names=names, diff=diff)
 
 
