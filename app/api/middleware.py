@@ -16,16 +16,11 @@ from app.api.read_deadline import ReadDeadlines
 from app.api.recorder import Recorder
 from app.errors import KEY_IN_URL, WRONG_KEY, KeyInUrl, ServiceError, Unauthorized
 from app.keys.keyring import Keyring
+from app.keys.sent import KEY_NAMES, sent_key
 from app.observability import log
 
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 LEFTOVERS_S = 5.0
-BEARER = re.compile(r"bearer +([^ ].*)", re.IGNORECASE | re.DOTALL)
-# Query parameter names that clients use for a key.
-KEY_NAMES = re.compile(
-    r"(x[-_]?)?((api|access|auth|secret|bearer|client)[-_]?)?(key|token|secret)|authorization|bearer",
-    re.IGNORECASE,
-)
 
 
 class RequestContext:
@@ -101,17 +96,8 @@ class Keys:
     ) -> None:
         if not self._keyring.asks or not getattr(resource, "needs_key", False):
             return
-        key = self._keyring.find(sent_key(req))
+        sent = sent_key(req.get_header("Authorization") or "", req.get_header("X-API-Key") or "")
+        key = self._keyring.find(sent)
         if key is None:
             raise Unauthorized(WRONG_KEY)
         req.context.record.key = key
-
-
-def sent_key(req: falcon.Request) -> str:
-    """Return the key sent as a bearer token or in `X-API-Key`; empty if there is none.
-
-    deploy/haproxy.cfg must follow the same rule, or the two would accept different keys.
-    """
-    if bearer := BEARER.fullmatch(req.get_header("Authorization") or ""):
-        return bearer[1]
-    return req.get_header("X-API-Key") or ""

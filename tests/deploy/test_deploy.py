@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from supervisor.options import ProcessConfig, ServerOptions
 
-from app.api.middleware import KEY_NAMES
 from app.config import ROOT, Config, settings
+from app.keys.sent import KEY_NAMES
 from app.pool.environment import (
     environment,
     find_haproxy,
