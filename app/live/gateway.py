@@ -8,7 +8,7 @@ import http
 import json
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from prometheus_client import generate_latest
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
@@ -32,11 +33,11 @@ from app.errors import (
     KeyInUrl,
     NotFound,
     ServiceError,
-    TooLarge,
     Unauthorized,
 )
 from app.keys import passes
 from app.keys.keyring import Keyring
+from app.keys.sent import KEY_NAMES, sent_key
 from app.live import client_secret, events, metrics
 from app.live.events import Event
 from app.live.options import Options
@@ -49,17 +50,26 @@ PATH = "/v1/realtime"
 # Subprotocols of browsers, which cannot set headers.
 REALTIME, KEY_PROTOCOL = "realtime", "openai-insecure-api-key."
 EARLIER_PROTOCOL = "openai-beta.realtime-v1"
-# A minute of 24 kHz PCM in base64. Larger frames get an error; over the second limit, the
-# connection is closed before the frame is in memory.
-FRAME_BYTES, MOST_FRAME_BYTES = 4 << 20, 5 << 20
-FRAMES_WAITING = 8  # per session, before the connection is not read any more
+# Over this the connection is closed before the frame is in memory; app/live/session.py answers
+# smaller ones that are too large.
+MOST_FRAME_BYTES = 5 << 20
+# A session is not read while more frames than this wait. So a client that floods it fills three
+# frames at most: two that wait, and one that arrives.
+FRAMES_WAITING = 1
 WRITE_BYTES = 64 << 10  # that a slow reader has not taken; then events wait
-EVENTS_WAITING = 500  # then the session ends
+WAITING_BYTES = 1 << 20  # of events that wait; then the session ends
 PING_S, PONG_S = 20.0, 60.0
 WORST_ERRORS = 100  # invalid events in a row; then the session ends
-DRAIN_S = 10.0  # for open turns when the gateway stops
-LAST_EVENTS_S = 2.0
-NAMES_OF_KEYS = ("key", "api_key", "api-key", "apikey", "token", "access_token", "authorization")
+# When a session or the gateway ends: for open turns, for the last events, and for the client's
+# answer to the closing frame. Supervisor kills the gateway after 20 s (deploy/supervisord.conf).
+FINISH_S, LAST_EVENTS_S, CLOSE_S = 10.0, 2.0, 2.0
+
+
+# Code and reason of the closing frame, by why a session ends without an error.
+GOODBYES = {
+    "slow": (1008, "The client reads its events too slowly."),
+    "shutdown": (1001, "The service is stopping; connect again."),
+}
 
 
 class SessionExpired(InvalidRequest):
@@ -83,6 +93,16 @@ class Admission:
     earlier: bool
 
 
+class Connection(ServerConnection):
+    """A client's connection.
+
+    Attributes:
+        admission: set by the handshake.
+    """
+
+    admission: Admission
+
+
 class Outbox:
     """Events that wait for the client to read them.
 
@@ -92,32 +112,37 @@ class Outbox:
 
     def __init__(self, connection: ServerConnection) -> None:
         self._connection = connection
-        self._events: deque[str] = deque()
-        self._filled = asyncio.Event()
+        self._events: deque[bytes] = deque()
+        self._bytes = 0
+        self._is_closed = False
+        self._changed = asyncio.Event()
         self.is_full = asyncio.Event()
-        self.errors = 0  # in a row
 
     def put(self, event: Event) -> None:
         """Queue an event, unless the client reads too slowly for another one."""
-        self.errors = self.errors + 1 if event["type"] == "error" else 0
-        if len(self._events) >= EVENTS_WAITING:
+        text = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+        if self._events and self._bytes + len(text) > WAITING_BYTES:
             self.is_full.set()
             return
-        self._events.append(json.dumps(event, ensure_ascii=False, separators=(",", ":")))
-        self._filled.set()
+        self._events.append(text)
+        self._bytes += len(text)
+        self._changed.set()
+
+    def close(self) -> None:
+        """Make `run` return as soon as the queued events are sent."""
+        self._is_closed = True
+        self._changed.set()
 
     async def run(self) -> None:
-        """Send events until the connection is closed."""
-        while True:
-            await self._filled.wait()
-            self._filled.clear()
-            await self.flush()
-
-    async def flush(self) -> None:
-        """Send the queued events."""
-        while self._events:
-            await self._connection.send(self._events[0])
-            self._events.popleft()
+        """Send events until the outbox or the connection is closed."""
+        while self._events or not self._is_closed:
+            if self._events:
+                text = self._events.popleft()
+                self._bytes -= len(text)
+                await self._connection.send(text, text=True)
+            else:
+                self._changed.clear()
+                await self._changed.wait()
 
 
 class Gateway:
@@ -137,7 +162,6 @@ class Gateway:
         url = config.live_balancer_url or own_balancer(config)
         self._balancer = Balancer(url, config.live_max_sessions)
         self._sessions: dict[ServerConnection, Session] = {}
-        self._admissions: dict[ServerConnection, Admission] = {}
         self._draining = asyncio.Event()
         metrics.BEHIND_SECONDS.set_function(self._behind_s)
 
@@ -150,6 +174,7 @@ class Gateway:
             self._on_connection,
             self._config.worker_address,
             self._config.live_port,
+            create_connection=Connection,
             process_request=self._on_request,
             select_subprotocol=select_subprotocol,
             compression=None,  # base64 audio costs more time to unpack than it saves
@@ -158,24 +183,18 @@ class Gateway:
             write_limit=WRITE_BYTES,
             ping_interval=PING_S,
             ping_timeout=PONG_S,
+            close_timeout=CLOSE_S,
             server_header=None,
             logger=logging.getLogger("websockets.server"),
         )
 
     async def drain(self, server: Server) -> None:
-        """Refuse new sessions, finish open turns for up to `DRAIN_S`, and end the sessions."""
+        """Refuse new sessions, and end all others once their open turns are finished."""
         self._draining.set()
-        deadline = asyncio.get_running_loop().time() + DRAIN_S
-        for session in self._sessions.values():
-            session.end()
-        while asyncio.get_running_loop().time() < deadline:
-            if all(session.idle for session in self._sessions.values()):
-                break
-            await asyncio.sleep(0.1)
-        for connection in list(self._sessions):
-            metrics.SESSIONS_ENDED.labels("shutdown").inc()
-            with contextlib.suppress(ConnectionClosed):
-                await connection.close(1001, "The service is stopping; connect again.")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_S + LAST_EVENTS_S + CLOSE_S):
+                while self._sessions:
+                    await asyncio.sleep(0.05)
         server.close()
         await self._balancer.close()
 
@@ -185,19 +204,28 @@ class Gateway:
         """Answer a plain request, refuse a session, or admit it (None)."""
         url = urlsplit(request.path)
         if url.path == "/health":
-            return connection.respond(http.HTTPStatus.OK, '{"status":"healthy"}\n')
+            return self._health(connection)
         if url.path == "/metrics":
             return connection.respond(http.HTTPStatus.OK, generate_latest().decode())
         try:
-            self._admissions[connection] = self._admit(url.path, url.query, request.headers)
+            assert isinstance(connection, Connection)
+            connection.admission = self._admit(url.path, url.query, request.headers)
         except ServiceError as refusal:
             return refused(connection, refusal)
         return None
 
-    def _admit(self, path: str, query: str, headers: Mapping[str, str]) -> Admission:
+    def _health(self, connection: ServerConnection) -> Response:
+        """Return whether the balancer may send new sessions here."""
+        if self._draining.is_set():
+            return connection.respond(
+                http.HTTPStatus.SERVICE_UNAVAILABLE, '{"status":"draining"}\n'
+            )
+        return connection.respond(http.HTTPStatus.OK, '{"status":"healthy"}\n')
+
+    def _admit(self, path: str, query: str, headers: Headers) -> Admission:
         if path != PATH:
             raise NotFound(NOTHING_HERE)
-        if any(name.lower() in NAMES_OF_KEYS for name, _ in parse_qsl(query)):
+        if any(KEY_NAMES.fullmatch(name) for name, _ in parse_qsl(query, keep_blank_values=True)):
             raise KeyInUrl(KEY_IN_URL)
         if self._draining.is_set():
             metrics.SESSIONS_REFUSED.labels("shutdown").inc()
@@ -206,8 +234,8 @@ class Gateway:
             metrics.SESSIONS_REFUSED.labels("full").inc()
             raise Busy("All live sessions are in use. Connect again later.")
         protocols = subprotocols(headers)
-        earlier = EARLIER_PROTOCOL in protocols or "realtime=v1" in headers.get("OpenAI-Beta", "")
-        key, options = self._key(sent_key(headers, protocols))
+        earlier = EARLIER_PROTOCOL in protocols or "realtime=v1" in header(headers, "OpenAI-Beta")
+        key, options = self._key(key_of(headers, protocols))
         return Admission(key, options, earlier)
 
     def _key(self, sent: str) -> tuple[str | None, Options]:
@@ -239,7 +267,8 @@ class Gateway:
 
     async def _on_connection(self, connection: ServerConnection) -> None:
         """Run a session until the client leaves or the session is ended."""
-        admission = self._admissions.pop(connection)
+        assert isinstance(connection, Connection)
+        admission = connection.admission
         outbox = Outbox(connection)
         session = Session(
             outbox.put,
@@ -259,86 +288,114 @@ class Gateway:
 
     async def _run(self, connection: ServerConnection, session: Session, outbox: Outbox) -> None:
         """Run a session's tasks until one of them ends, and tell the client why."""
+        sending = asyncio.create_task(outbox.run())
         tasks = {
-            asyncio.create_task(read(connection, session, outbox)): "client",
+            asyncio.create_task(read(connection, session)): "client",
             asyncio.create_task(session.run()): "error",
-            asyncio.create_task(outbox.run()): "client",
+            sending: "client",
             asyncio.create_task(outbox.is_full.wait()): "slow",
-            asyncio.create_task(asyncio.sleep(self._config.live_max_session_s)): "limit",
+            asyncio.create_task(self._expire(session)): "limit",
+            asyncio.create_task(self._stop(session)): "shutdown",
         }
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await cancelled(task for task in tasks if task is not sending)
+            why = next(why for task, why in tasks.items() if task in done)
+            cause = next(filter(None, (task.exception() for task in done)), None)
+            await self._say_goodbye(connection, outbox, sending, why, cause)
         finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        why = next(tasks[task] for task in tasks if task in done)
-        causes = [each for each in results if isinstance(each, Exception)]
-        if not self._draining.is_set():
-            metrics.SESSIONS_ENDED.labels(why).inc()
-        await self._say_goodbye(connection, outbox, why, causes)
+            await cancelled(tasks)
+
+    async def _expire(self, session: Session) -> None:
+        """Return when a session has reached the longest duration, and its turns are finished."""
+        await asyncio.sleep(self._config.live_max_session_s)
+        await finish(session)
+
+    async def _stop(self, session: Session) -> None:
+        """Return when the gateway drains, and the session's turns are finished."""
+        await self._draining.wait()
+        await finish(session)
 
     async def _say_goodbye(
-        self, connection: ServerConnection, outbox: Outbox, why: str, causes: list[Exception]
+        self,
+        connection: ServerConnection,
+        outbox: Outbox,
+        sending: asyncio.Task[None],
+        why: str,
+        cause: BaseException | None,
     ) -> None:
-        """Send the last events, and close the connection with a reason."""
-        code, reason = 1000, ""
-        last: ServiceError | None = None
-        if why == "slow":
-            code, reason = 1008, "The client reads its events too slowly."
-        elif why == "limit":
-            last = SessionExpired(
+        """Send the last events, close the connection with a reason, and count the session."""
+        if cause is not None and not isinstance(cause, ServiceError | ConnectionClosed):
+            logger.error("unhandled exception in a session", exc_info=cause)
+            why, cause = "error", EngineFailed("The session failed. Connect again.")
+        metrics.SESSIONS_ENDED.labels(why).inc()
+        if why == "limit":
+            cause = SessionExpired(
                 f"The session has reached {self._config.live_max_session_s:g} s, the longest. "
                 "Connect again."
             )
-        else:
-            last = next((each for each in causes if isinstance(each, ServiceError)), None)
-            bugs = [
-                each for each in causes if not isinstance(each, ServiceError | ConnectionClosed)
-            ]
-            if last is None and bugs:
-                logger.error("unhandled exception in a session", exc_info=bugs[0])
-                last = EngineFailed("The session failed. Connect again.")
-        if last is not None:
-            outbox.put(events.error(last))
-            code, reason = 1008, last.message[:120]
-        with contextlib.suppress(ConnectionClosed, TimeoutError):
-            if why != "slow":
-                await asyncio.wait_for(outbox.flush(), LAST_EVENTS_S)
+        code, reason = GOODBYES.get(why, (1000, ""))
+        if isinstance(cause, ServiceError):
+            outbox.put(events.error(cause))
+            code, reason = 1008, cause.message[:120]
+        outbox.close()
+        if why != "slow":
+            await asyncio.wait([sending], timeout=LAST_EVENTS_S)
+        await close(connection, code, reason)
+
+
+async def close(connection: ServerConnection, code: int, reason: str) -> None:
+    """Close a connection within `CLOSE_S`, also if its client reads nothing."""
+    try:
+        async with asyncio.timeout(CLOSE_S):
             await connection.close(code, reason)
+    except TimeoutError:
+        connection.transport.abort()
 
 
-async def read(connection: ServerConnection, session: Session, outbox: Outbox) -> None:
+async def finish(session: Session) -> None:
+    """Finish a session's open turns, within `FINISH_S`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FINISH_S):
+            await session.finish()
+
+
+async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait until they have ended."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def read(connection: ServerConnection, session: Session) -> None:
     """Pass the client's messages to its session until it leaves.
 
     Raises:
         InvalidRequest: the client sends only invalid events.
     """
+    n_wrong = 0  # in a row
     async for message in connection:
-        if len(message) > FRAME_BYTES:
-            size = f"{FRAME_BYTES >> 20} MiB"
-            outbox.put(events.error(TooLarge(f"The event is larger than {size}; send less audio.")))
-        else:
-            await session.handle(message)
-        if outbox.errors >= WORST_ERRORS:
+        is_valid = await session.handle(message)
+        n_wrong = 0 if is_valid else n_wrong + 1
+        if n_wrong >= WORST_ERRORS:
             raise InvalidRequest(f"The last {WORST_ERRORS} events were invalid.")
 
 
-def subprotocols(headers: Mapping[str, str]) -> list[str]:
+def header(headers: Headers, name: str) -> str:
+    """Return a header's value, the values of a repeated one with commas between."""
+    return ", ".join(headers.get_all(name))
+
+
+def subprotocols(headers: Headers) -> list[str]:
     """Return the subprotocols that a client offers."""
-    offered = headers.get("Sec-WebSocket-Protocol", "")
+    offered = header(headers, "Sec-WebSocket-Protocol")
     return [name.strip() for name in offered.split(",") if name.strip()]
 
 
-def sent_key(headers: Mapping[str, str], protocols: list[str]) -> str:
-    """Return the key of a handshake; empty: there is none.
-
-    The header rules are those of app/api/middleware.py.
-    """
-    scheme, _, key = headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and key.strip():
-        return key.strip()
-    if key := headers.get("X-API-Key", ""):
+def key_of(headers: Headers, protocols: list[str]) -> str:
+    """Return the key of a handshake; empty: there is none."""
+    if key := sent_key(header(headers, "Authorization"), header(headers, "X-API-Key")):
         return key
     offered = [name for name in protocols if name.startswith(KEY_PROTOCOL)]
     return offered[0].removeprefix(KEY_PROTOCOL) if offered else ""

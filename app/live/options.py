@@ -166,7 +166,7 @@ def read_format(value: Any, param: str, options: Options) -> AudioFormat:
     if rate not in rates:
         allowed = " or ".join(map(str, rates))
         raise InvalidRequest(f"{param}.rate must be {allowed} for {kind}.", param=param)
-    return AudioFormat(kind, rate)
+    return AudioFormat(kind, int(rate))
 
 
 def read_transcription(value: Any, param: str, options: Options) -> Mapping[str, Any]:
@@ -206,7 +206,7 @@ def read_turn_detection(value: Any, param: str, options: Options) -> TurnDetecti
         )
     if kind == "semantic_vad":
         eagerness = value.get("eagerness") or "auto"
-        if eagerness not in EAGERNESS_MS:
+        if not isinstance(eagerness, str) or eagerness not in EAGERNESS_MS:
             allowed = ", ".join(EAGERNESS_MS)
             raise InvalidRequest(f"{param}.eagerness must be one of {allowed}.", param=param)
         return TurnDetection(kind, silence_duration_ms=EAGERNESS_MS[eagerness], eagerness=eagerness)
@@ -251,6 +251,10 @@ def a_text(value: object, limit: int, param: str) -> str:
         raise InvalidRequest(
             f"{param} must be a string of at most {limit} characters.", param=param
         )
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{param} contains half of a surrogate pair.", param=param) from None
     return value
 
 

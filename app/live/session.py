@@ -16,22 +16,25 @@ import numpy as np
 
 from app.audio.limits import SAMPLE_RATE
 from app.errors import Busy as PoolBusy
-from app.errors import InvalidRequest, ServiceError, Unauthorized
+from app.errors import InvalidRequest, ServiceError, TooLarge, Unauthorized
 from app.live import events, metrics
 from app.live.agreement import Word
 from app.live.codec import Codec
 from app.live.events import Event, new_id
-from app.live.options import Options, TurnDetection
+from app.live.options import Options, TurnDetection, a_text
 from app.live.turn import BYTES, Turn, Window
-from app.live.voice import AT_ONCE, CHUNK, Change, Voice, samples_of
+from app.live.voice import PIECE, Change, Voice, samples_of
 from app.live.windows import Answer, Balancer, Busy
 
-PIECE = AT_ONCE * CHUNK  # samples between two looks at the voice activity
 LEAST_COMMIT_S = 0.1  # a shorter buffer counts as empty, as at OpenAI
 LONGEST_TURN_S = 600.0  # then the turn ends and another begins
 LONGEST_WAIT_S = 5.0  # between two tries of a window
-PATIENCE_S = 10.0  # for a window's answer while the client sends faster than it is transcribed
+# For a window's answer while the client sends faster than it is transcribed. Less than the gateway
+# waits for a pong: a connection that is not read answers no ping.
+PATIENCE_S = 45.0
 CONTEXT_CHARACTERS = 200  # of the turns before
+EVENT_BYTES = 4 << 20  # a minute of 24 kHz PCM in base64
+EVENT_ID_CHARACTERS = 512  # OpenAI's limit
 KEY_REFUSED = "The API key is no longer valid."
 
 
@@ -51,7 +54,8 @@ class Session:
     """A session of one client.
 
     All methods run on the gateway's event loop: `handle` for each message of the client, `run`
-    as a task of its own.
+    as a task of its own, `finish` at the end. The lock keeps `finish` out of an `append` that has
+    let other sessions run.
 
     Args:
         emit: sends an event to the client.
@@ -87,25 +91,34 @@ class Session:
         self._context = ""
         self._position = 0  # samples since the session began
         self._before = bytearray()  # audio before the next turn, which may belong to it
-        self._busy_since: float | None = None
-        self._told_behind_at = 0.0
-        self._wake = asyncio.Event()
-        self._progress = asyncio.Event()
+        self._is_busy = False  # the pool refused the newest window
+        self._told_behind_at = 0.0  # 0: the client believes that the session is not behind
+        self._is_ending = False
+        self._lock = asyncio.Lock()
+        self._wake = asyncio.Event()  # for `run`: a window may be due
+        self._progress = asyncio.Event()  # a window was answered, or a turn is finished
         self._options = options
-        self._use(options)
+        self._codec = Codec(options.format)
+        self._voice = Voice(0.0, 0)
+        self._detect_turns()
         self._emit(self._session_event("created"))
 
     # --- the client's events ---------------------------------------------------------------
 
-    async def handle(self, message: str | bytes) -> None:
-        """Handle one message of the client; an invalid one is answered with an `error` event."""
+    async def handle(self, message: str | bytes) -> bool:
+        """Handle one message of the client; return whether it is valid. An invalid one is answered
+        with an `error` event."""
         client_event = None
         try:
             sent = parsed(message)
-            client_event = sent["event_id"] if isinstance(sent.get("event_id"), str) else None
-            await self._handle(sent)
+            if sent.get("event_id") is not None:
+                client_event = a_text(sent["event_id"], EVENT_ID_CHARACTERS, "event_id")
+            async with self._lock:
+                await self._handle(sent)
         except ServiceError as cause:
             self._emit(events.error(cause, client_event))
+            return False
+        return True
 
     async def _handle(self, sent: Mapping[str, Any]) -> None:
         kind = sent.get("type")
@@ -128,16 +141,39 @@ class Session:
     def _use(self, options: Options) -> None:
         """Take other options; audio that was received keeps its meaning."""
         before, self._options = self._options, options
-        if not self._position or options.format != before.format:
+        if options.format != before.format:
             self._codec = Codec(options.format)
-        if not self._position or options.turn_detection != before.turn_detection:
-            detection = options.turn_detection or TurnDetection()
-            silence = samples_of(detection.silence_duration_ms)
-            self._voice = Voice(detection.threshold, silence)
-            self._voice_start = self._position
-            # Without padding the first word would lose its beginning: the voice is noticed late.
-            self._kept = samples_of(max(detection.prefix_padding_ms, 100)) + PIECE
-            self._padding = samples_of(detection.prefix_padding_ms)
+        if options.turn_detection != before.turn_detection:
+            self._detect_turns()
+
+    def _detect_turns(self) -> None:
+        """Follow the options' turn detection from here on.
+
+        An open turn goes on. If the service is to detect turns and hears no speech now, the turn
+        ends here, or becomes the silence before the next one.
+        """
+        detection = self._options.turn_detection or TurnDetection()
+        self._voice.threshold = detection.threshold
+        self._voice.silence = samples_of(detection.silence_duration_ms)
+        self._padding = samples_of(detection.prefix_padding_ms)
+        if self._open is None or self._options.turn_detection is None:
+            return
+        self._hear_rest()
+        turn = self._open
+        if turn is None or self._voice.speaking:
+            return
+        if turn.voiced:
+            self._end_turn()
+        else:
+            self._before += turn.tail(self._kept)
+            self._turns.remove(turn)
+            self._open = None
+
+    @property
+    def _kept(self) -> int:
+        """Return the samples before a turn that may belong to it: the padding, and those in which
+        the start of speech is found late."""
+        return self._padding + 2 * PIECE
 
     def _session_event(self, what: str) -> Event:
         name = "transcription_session" if self._earlier else "session"
@@ -147,16 +183,20 @@ class Session:
         return events.event(f"{name}.{what}", session=session)
 
     async def _append(self, audio: bytes) -> None:
-        await self._make_room()
-        samples = self._codec.decode(audio)
+        """Take audio in small steps, so that a long event does not hold up other sessions."""
+        if self._is_ending:
+            return
         now = time.monotonic()
-        for begin in range(0, samples.size, PIECE):
-            self._hear(samples[begin : begin + PIECE], now)
-            if samples.size > PIECE and self.behind_s >= self._backlog_s:
-                await self._make_room()
+        step = self._options.format.bytes_per_s * PIECE // SAMPLE_RATE
+        for begin in range(0, len(audio), step):
+            await self._make_room()
+            self._hear(self._codec.decode(audio[begin : begin + step]), now)
+            if len(audio) > step:
+                await asyncio.sleep(0)
         self._wake_if_due()
 
     def _commit(self) -> None:
+        self._hear_rest()
         turn = self._open
         if turn is None or turn.received < LEAST_COMMIT_S * SAMPLE_RATE:
             raise EmptyCommit("There is no speech in the buffer to commit.")
@@ -175,48 +215,65 @@ class Session:
 
     def _hear(self, samples: np.ndarray, now: float) -> None:
         """Add samples to the open turn, or start one, and find speech in them."""
-        if self._open is None and self._options.turn_detection is None:
-            self._start_turn(self._position)
         self._position += samples.size
-        turn = self._open
-        if turn is not None:
-            turn.append(samples, now)
+        if self._open is not None:
+            self._open.append(samples, now)
         else:
             self._before += samples.tobytes()
             del self._before[: max(0, len(self._before) - self._kept * BYTES)]
+            if self._options.turn_detection is None:
+                self._start_turn(0, now)
         for change in self._voice.feed(samples):
             self._on_change(change, now)
         if self._open is None:
             return
         if self._voice.speaking:
-            self._open.voiced = self._voice_start + self._voice.last_voice - self._open.start
+            self._open.voiced = self._voice.last_voice - self._open.start
         if self._options.turn_detection is None:
             self._open.drop_silence()
         if self._open.received > LONGEST_TURN_S * SAMPLE_RATE:
-            self._end_turn()
+            self._cut_turn()
+
+    def _hear_rest(self) -> None:
+        """Find speech in the newest samples, which wait until there are enough for a call."""
+        for change in self._voice.flush():
+            self._on_change(change, time.monotonic())
+        if self._open is not None and self._voice.speaking:
+            self._open.voiced = self._open.received
 
     def _on_change(self, change: Change, now: float) -> None:
+        """Start or end a turn; without turn detection, note the end of speech."""
+        turn = self._open
+        if turn is not None and not change.starts:
+            turn.voiced = change.at - turn.start
         if self._options.turn_detection is None:
             return
-        at = self._voice_start + change.at
-        if change.starts and self._open is None:
-            before = np.frombuffer(bytes(self._before), np.int16)
-            start = max(at - self._padding, self._position - before.size)
-            self._start_turn(start)
-            assert self._open is not None
-            self._open.append(before[before.size - (self._position - start) :], now)
-            self._before.clear()
-            item = {"item_id": self._open.item_id, "audio_start_ms": milliseconds(start)}
+        if turn is None and change.starts:
+            turn = self._start_turn(change.at - self._padding, now)
+            item = {"item_id": turn.item_id, "audio_start_ms": milliseconds(turn.start)}
             self._emit(events.event("input_audio_buffer.speech_started", **item))
-        elif not change.starts and self._open is not None:
-            end = at + self._voice.silence
-            item = {"item_id": self._open.item_id, "audio_end_ms": milliseconds(end)}
+        elif turn is not None and not change.starts:
+            end = change.at + self._voice.silence
+            item = {"item_id": turn.item_id, "audio_end_ms": milliseconds(end)}
             self._emit(events.event("input_audio_buffer.speech_stopped", **item))
+            self._before += turn.tail(self._position - end)
             self._end_turn()
 
-    def _start_turn(self, start: int) -> None:
-        self._open = Turn(new_id("item"), start)
-        self._turns.append(self._open)
+    def _start_turn(self, start: int, now: float) -> Turn:
+        """Open a turn with the audio that was kept, at the earliest from this sample on."""
+        start = max(start, self._position - len(self._before) // BYTES)
+        turn = self._open = Turn(new_id("item"), start)
+        self._turns.append(turn)
+        before = np.frombuffer(bytes(self._before), np.int16)
+        turn.append(before[before.size - (self._position - start) :], now)
+        self._before.clear()
+        return turn
+
+    def _cut_turn(self) -> None:
+        """End the open turn where speech may go on."""
+        self._hear_rest()
+        if self._open is not None:
+            self._end_turn()
 
     def _end_turn(self) -> None:
         """Commit the open turn."""
@@ -235,10 +292,14 @@ class Session:
             self._fail(turn, turn.failure)
         self._wake.set()
 
-    def end(self) -> None:
-        """Commit the open turn, if there is speech in it: no more audio will come."""
-        if self._open is not None:
-            self._end_turn()
+    async def finish(self) -> None:
+        """Take no more audio, commit the open turn, and wait until every turn is finished."""
+        async with self._lock:
+            self._is_ending = True
+            self._cut_turn()
+        while self._turns:
+            self._progress.clear()
+            await self._progress.wait()
 
     # --- windows ---------------------------------------------------------------------------
 
@@ -246,11 +307,6 @@ class Session:
     def behind_s(self) -> float:
         """Return the seconds of audio that wait for the pool."""
         return sum(turn.unseen_s for turn in self._turns if turn.failure is None)
-
-    @property
-    def idle(self) -> bool:
-        """Return whether every turn is finished."""
-        return not self._turns
 
     async def run(self) -> None:
         """Send windows until the task is cancelled, those of the oldest turn first.
@@ -265,6 +321,7 @@ class Session:
             elif turn is not None and turn.failure is None and turn.is_complete():
                 self._complete(turn)
             else:
+                self._keep_up()
                 await self._wake.wait()
                 self._wake.clear()
 
@@ -279,6 +336,7 @@ class Session:
         except Busy as busy:
             metrics.WINDOWS.labels("busy").inc()
             await self._wait(busy)
+            return
         except Unauthorized:
             raise Unauthorized(KEY_REFUSED) from None
         except ServiceError as cause:
@@ -286,23 +344,26 @@ class Session:
             turn.failure = turn.failure or cause
             if turn.ended and turn in self._turns:
                 self._fail(turn, cause)
-            self._progress.set()
         else:
             self._take(turn, window, answer)
+        self._keep_up()
+        self._progress.set()
 
     def _take(self, turn: Turn, window: Window, answer: Answer) -> None:
         metrics.WINDOWS.labels("words").inc()
         metrics.WINDOW_SECONDS.inc(window.seconds)
-        was_busy, self._busy_since = self._busy_since, None
         if turn not in self._turns:  # cleared, or dropped
             return
         confirmed = turn.answer(window, answer.words)
-        if was_busy is not None and self.behind_s < self._interval_s * 2:
-            self._tell_behind(0.0)
         if confirmed:
             turn.language = turn.language or answer.language
             self._send_delta(turn, confirmed)
-        self._progress.set()
+
+    def _keep_up(self) -> None:
+        """Note that the pool answers, and tell a client that was told otherwise."""
+        self._is_busy = False
+        if self._told_behind_at and self.behind_s < self._interval_s * 2:
+            self._tell_behind(0.0)
 
     def _send_delta(self, turn: Turn, words: Sequence[Word]) -> None:
         text = "".join(word.text for word in words)
@@ -331,14 +392,15 @@ class Session:
     def _fail(self, turn: Turn, cause: ServiceError) -> None:
         self._emit(events.failed(turn.item_id, cause))
         self._turns.remove(turn)
+        self._progress.set()
         metrics.TURNS.labels("failed").inc()
 
     async def _wait(self, busy: Busy) -> None:
         """Wait until a refused window may be sent again; it will have more audio then."""
-        now = time.monotonic()
-        self._busy_since = self._busy_since or now
+        self._is_busy = True
+        self._progress.set()
         seconds = min(busy.retry_after_s, LONGEST_WAIT_S)
-        if now - self._told_behind_at > LONGEST_WAIT_S:
+        if time.monotonic() - self._told_behind_at > LONGEST_WAIT_S:
             self._tell_behind(seconds)
         await asyncio.sleep(seconds)
 
@@ -353,15 +415,18 @@ class Session:
 
     async def _make_room(self) -> None:
         """While too much audio waits, make the client wait; drop a turn if the pool is busy."""
-        deadline = time.monotonic() + PATIENCE_S
         while self.behind_s >= self._backlog_s:
             self._wake.set()
-            if self._busy_since is not None or time.monotonic() > deadline:
+            if self._is_busy or not await self._has_progress():
                 self._drop_oldest()
-                continue
-            self._progress.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._progress.wait(), 1.0)
+
+    async def _has_progress(self) -> bool:
+        """Wait for a window's answer; return whether it comes."""
+        self._progress.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                return await self._progress.wait()
+        return False
 
     def _drop_oldest(self) -> None:
         """Fail the oldest turn. If it is open, it ends here and another one goes on."""
@@ -377,7 +442,7 @@ class Session:
         self._end_turn()
         if speaking and self._options.turn_detection is not None:
             self._voice.speaking = True
-            self._start_turn(self._position)
+            self._start_turn(self._position, time.monotonic())
 
 
 def parsed(message: str | bytes) -> Mapping[str, Any]:
@@ -385,7 +450,11 @@ def parsed(message: str | bytes) -> Mapping[str, Any]:
 
     Raises:
         InvalidRequest: it is not a JSON object.
+        TooLarge: it is longer than `EVENT_BYTES`.
     """
+    if len(message) > EVENT_BYTES:
+        size = f"{EVENT_BYTES >> 20} MiB"
+        raise TooLarge(f"The event is larger than {size}; send less audio at a time.")
     try:
         sent = json.loads(message)
     except (ValueError, RecursionError):

@@ -24,6 +24,7 @@ FORCE_S = 26.0
 REST_S = 0.4
 PAUSE_S = 0.2  # silence after which a window is sent at once: it may be the turn's last
 SILENCE_KEPT_S = 0.5  # before the next speech
+ARRIVALS_APART = SAMPLE_RATE // 10  # samples: arrival times are kept for steps of 0.1 s
 SENTENCE_ENDS = ".?!。？！…"
 
 
@@ -90,7 +91,15 @@ class Turn:
         if self.failure is None:
             self._audio += samples.tobytes()
         self.received += samples.size
+        if len(self._arrivals) > 1 and self.received - self._arrivals[-2][0] < ARRIVALS_APART:
+            self._arrivals.pop()
         self._arrivals.append((self.received, now))
+
+    def tail(self, n: int) -> bytes:
+        """Return the last `n` samples, as far as they are in memory."""
+        if self.failure is not None:  # the newest audio was not kept
+            return b""
+        return bytes(self._audio[max(0, len(self._audio) - n * BYTES) :])
 
     @property
     def unseen_s(self) -> float:
@@ -136,7 +145,7 @@ class Turn:
         spoken_s = min(self.voiced, window.end) / SAMPLE_RATE
         if self.voiced:
             words = [word for word in words if word.start < spoken_s + REST_S]
-        self.seen = window.end
+        self.seen = max(self.seen, window.end)
         if window.last:
             return self.words.insert(words, spoken_s) + self.words.finish()
         confirmed = self.words.insert(words, spoken_s)
@@ -152,7 +161,7 @@ class Turn:
 
     def drop_silence(self) -> None:
         """Forget audio without speech, so that memory does not grow while nobody speaks."""
-        is_silent = self.voiced <= self.seen or not self.voiced
+        is_silent = self.voiced <= self.seen or self._is_confirmed()
         kept = int(SILENCE_KEPT_S * SAMPLE_RATE)
         if self.ended or not is_silent or self.words.pending:
             return

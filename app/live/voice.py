@@ -22,6 +22,7 @@ MODEL = ROOT / "app" / "engine" / "speech.onnx"
 CHUNK = 512  # samples the model hears at once: 32 ms
 CONTEXT = 64  # samples of the chunk before it
 AT_ONCE = 5  # chunks of one call (160 ms), which cost half as much as single ones
+PIECE = AT_ONCE * CHUNK  # samples of one call
 STATE = (1, 1, 128)
 # Speech goes on down to this much below the threshold, as in Silero's own iterator.
 HYSTERESIS = 0.15
@@ -78,8 +79,14 @@ class Voice:
     def feed(self, samples: np.ndarray) -> Iterator[Change]:
         """Examine further samples (int16, 16 kHz) and yield the changes in them."""
         self._rest = np.concatenate((self._rest, samples)) if self._rest.size else samples
+        if self._rest.size >= PIECE:
+            yield from self.flush()
+
+    def flush(self) -> Iterator[Change]:
+        """Examine the samples that wait for a call, except the last incomplete chunk, and yield the
+        changes in them."""
         n = self._rest.size // CHUNK
-        if n < AT_ONCE:
+        if not n:
             return
         chunks, self._rest = self._rest[: n * CHUNK], self._rest[n * CHUNK :]
         for probability in self._probabilities(chunks.reshape(n, CHUNK)):

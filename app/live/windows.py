@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import ssl
 from collections.abc import Mapping
@@ -80,13 +81,14 @@ class Balancer:
             ServiceError: the service refuses the window for good.
         """
         try:
-            response = await self._client.post(
-                TRANSCRIPTIONS,
-                data=fields(options, context, language),
-                files={"file": ("window.wav", wav, "audio/wav")},
-                headers={"Authorization": f"Bearer {key}"} if key else {},
-            )
-        except httpx2.HTTPError:
+            async with asyncio.timeout(ANSWER_S):
+                response = await self._client.post(
+                    TRANSCRIPTIONS,
+                    data=fields(options, context, language),
+                    files={"file": ("window.wav", wav, "audio/wav")},
+                    headers={"Authorization": f"Bearer {key}"} if key else {},
+                )
+        except (httpx2.HTTPError, TimeoutError):
             raise Busy(AGAIN_S) from None
         if response.status_code in (429, 502, 503, 504):
             raise Busy(retry_after(response.headers))

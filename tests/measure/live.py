@@ -131,9 +131,7 @@ async def in_step(url: str, samples: np.ndarray) -> Heard:
             session._turns[0].due(interval_s) or session._turns[0].is_complete()
         ):
             await asyncio.sleep(0.005)
-    session.end()
-    while not session.idle:
-        await asyncio.sleep(0.01)
+    await session.finish()
     running.cancel()
     heard.text = " ".join(texts)
     return heard

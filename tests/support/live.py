@@ -59,15 +59,18 @@ class LiveClient:
         async with connect(address, additional_headers=headers, max_size=1 << 24) as connection:
             client = cls(connection)
             await client.until("session.created")
-            given = {"format": SIXTEEN_KHZ} | options
-            session = {"type": "transcription", "audio": {"input": given}}
-            await client.send("session.update", session=session)
-            await client.until("session.updated")
+            await client.update(format=SIXTEEN_KHZ, **options)
             yield client
 
     async def send(self, kind: str, **members: Any) -> None:
         """Send an event."""
         await self.connection.send(json.dumps({"type": kind, **members}))
+
+    async def update(self, **options: Any) -> None:
+        """Change options of `session.audio.input`."""
+        session = {"type": "transcription", "audio": {"input": options}}
+        await self.send("session.update", session=session)
+        await self.until("session.updated")
 
     async def append(self, samples: np.ndarray) -> None:
         """Send a waveform (float32, 16 kHz) in one event."""
@@ -83,6 +86,19 @@ class LiveClient:
             await self.append(samples[begin : begin + n])
             due = began + (begin + n) / SAMPLE_RATE / speed
             await asyncio.sleep(max(0.0, due - loop.time()))
+
+    async def converse(self, samples: np.ndarray, speed: float = 1.0) -> None:
+        """Send a waveform as `speak` does, and receive the events that come meanwhile."""
+        receiving = asyncio.create_task(self._receive_all())
+        try:
+            await self.speak(samples, speed)
+        finally:
+            receiving.cancel()
+            await asyncio.wait([receiving])
+
+    async def _receive_all(self) -> None:
+        async for message in self.connection:
+            self.events.append(json.loads(message))
 
     async def receive(self) -> dict[str, Any]:
         """Return the next event."""
@@ -180,14 +196,17 @@ class Pool:
             status, headers, answer = self.refusals.pop(0)
             self.refused += 1
         else:
-            audio = samples_of(request)
-            self.windows.append(audio.size / SAMPLE_RATE)
-            words = heard(audio)
-            answer = {"language": "en", "segments": [{"words": words}]}
+            self.windows.append(samples_of(request).size / SAMPLE_RATE)
+            answer = transcript(request)
         body = json.dumps(answer).encode()
         lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def transcript(request: bytes) -> dict[str, Any]:
+    """Return the `verbose_json` answer to a form with `marked` speech."""
+    return {"language": "en", "segments": [{"words": heard(samples_of(request))}]}
 
 
 def samples_of(request: bytes) -> np.ndarray:

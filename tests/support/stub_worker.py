@@ -12,7 +12,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -70,6 +70,7 @@ class StubWorker:
 
     Attributes:
         reply: the answer to transcriptions.
+        answer: returns the answer to a transcription's body; without it, `reply`.
         delay_s: how long each transcription takes.
         gate: transcriptions wait while it is not set.
         reason: why the worker is unhealthy; empty: it is healthy.
@@ -82,6 +83,7 @@ class StubWorker:
         self.number = number
         self.port = port
         self.reply = Reply()
+        self.answer: Callable[[bytes], Reply] = lambda body: self.reply
         self.delay_s = 0.0
         self.gate = threading.Event()
         self.gate.set()
@@ -151,10 +153,11 @@ class StubWorker:
                 held.hold()
             assert self.gate.wait(LIMIT_S)
             time.sleep(self.delay_s)
-        if self.reply.status == 200:
+        reply = self.answer(body)
+        if reply.status == 200:
             with self._lock:
                 self.audio_s += seconds
-        return self.reply
+        return reply
 
     @contextlib.contextmanager
     def _slot(self) -> Iterator[Held | None]:

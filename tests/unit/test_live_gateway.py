@@ -22,12 +22,16 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from app.config import Config
 from app.live import gateway as gateway_module
+from app.live import metrics
+from app.live import session as session_module
 from app.live.client_secret import Grant, sign
 from app.live.gateway import KEY_PROTOCOL, Gateway
 from app.live.options import Options
+from app.live.session import Session
+from app.live.windows import Balancer
 from tests.support.live import TRANSCRIPTION, LiveClient, Pool, marked, numbers_of
 from tests.support.ports import free_ports
-from tests.support.recordings import recording
+from tests.support.recordings import recording, to_pcm
 
 BUSY = (503, {"Retry-After": "1", "Retry-After-Ms": "150"}, {})
 MANUAL = {"turn_detection": None}
@@ -207,7 +211,7 @@ class TestBusyPool:
     @run
     async def test_a_window_that_is_refused_for_good_fails_its_turn_alone(self, start):
         refusal = {"error": {"message": "language is 'xx'.", "param": "language"}}
-        pool = Pool(refusals=[(400, {}, refusal)])
+        pool = Pool(refusals=[BUSY, (400, {}, refusal)])
         async with start(pool) as (_, url), LiveClient.session(url, **MANUAL) as client:
             await client.append(marked(2))
             await client.finish()
@@ -215,6 +219,7 @@ class TestBusyPool:
             await client.finish()
 
         (failed,) = client.of(f"{TRANSCRIPTION}.failed")
+        assert client.of("rate_limits.updated")[-1]["audio_behind_seconds"] == 0
         assert failed["error"]["message"] == "language is 'xx'."
         assert failed["error"]["param"] == "language"
         assert numbers_of(client.text) == [1, 2]
@@ -290,6 +295,53 @@ class TestTurns:
 
         assert numbers_of(client.text) == [1, 2]
 
+    @run
+    async def test_a_commit_in_mid_speech_loses_nothing_of_it(self, start):
+        """The newest samples are fewer than the voice activity model hears at once."""
+        pool = Pool()
+        async with start(pool) as (gateway, url), LiveClient.session(url, **MANUAL) as client:
+            spoken = marked(1.915)
+            await client.append(spoken[:28_160])
+            (session,) = gateway._sessions.values()
+            while not pool.windows or session.behind_s:
+                await asyncio.sleep(0.01)
+            await client.append(spoken[28_160:])
+            await client.finish()
+
+        assert numbers_of(client.text) == [1, 2, 3, 4]
+
+    @pytest.mark.parametrize("pause_s", [0.0, 0.3, 1.0])
+    @run
+    async def test_a_change_of_turn_detection_loses_no_word(self, start, pause_s):
+        """To the client's commits and back, in mid-speech and in a pause."""
+        pause = PAUSE[: int(16_000 * pause_s)]
+        spoken = marked(6)
+        async with start(Pool()) as (_, url), LiveClient.session(url) as client:
+            await client.append(np.concatenate([PAUSE, spoken[:32_000], pause]))
+            await client.update(turn_detection=None)
+            await client.append(np.concatenate([spoken[32_000:64_000], pause]))
+            await client.update(turn_detection={"type": "server_vad"})
+            await client.append(np.concatenate([spoken[64_000:], PAUSE]))
+            await client.finish()
+
+        assert numbers_of(client.text) == list(range(1, 13))
+        client.assert_deltas_add_up()
+
+    @run
+    async def test_turn_detection_ends_an_open_turn_in_whose_pause_it_begins(self, start):
+        async with start(Pool()) as (_, url), LiveClient.session(url, **MANUAL) as client:
+            await client.append(PAUSE)
+            await client.update(turn_detection={"type": "server_vad"})
+            await client.update(turn_detection=None)
+            await client.append(np.concatenate([marked(2), PAUSE]))
+            await client.update(turn_detection={"type": "server_vad"})
+            while not client.open_turns():
+                await client.receive()
+            await client.finish()
+
+        assert numbers_of(client.text) == [1, 2, 3, 4]
+        assert len(client.of("input_audio_buffer.committed")) == 1
+
 
 class TestEvents:
     @run
@@ -354,6 +406,21 @@ class TestEvents:
                 '{"type": "audio/opus"}}}}}',
                 "session.audio.input.format",
             ),
+            (
+                '{"type": "session.update", "session": {"audio": {"input": {"transcription": '
+                '{"prompt": "\\ud800"}}}}}',
+                "session.audio.input.transcription.prompt",
+            ),
+            (
+                '{"type": "session.update", "session": {"turn_detection": {"type": '
+                '"semantic_vad", "eagerness": ["low"]}}}',
+                "session.turn_detection",
+            ),
+            (
+                '{"type": "input_audio_buffer.clear", "event_id": "' + "x" * 513 + '"}',
+                "event_id",
+            ),
+            ('{"type": "input_audio_buffer.clear", "event_id": "\\ud800"}', "event_id"),
         ],
     )
     @run
@@ -386,7 +453,15 @@ class TestKeys:
         assert first["type"] == "transcription_session.created"
         assert b"authorization: bearer right" in pool.requests[0]
 
-    @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}])
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {},
+            {"Authorization": "Bearer wrong"},
+            [("Authorization", "Bearer right"), ("Authorization", "Bearer right")],
+        ],
+        ids=["no key", "wrong", "repeated"],
+    )
     @run
     async def test_without_a_valid_key_there_is_no_session(self, start, headers):
         async with start(Pool(), api_token="right") as (_, url):
@@ -398,11 +473,12 @@ class TestKeys:
         assert refusal.value.response.status_code == 401
         assert json.loads(refusal.value.response.body)["error"]["code"] == "invalid_api_key"
 
+    @pytest.mark.parametrize("name", ["api_key", "auth_token", "x-api-key"])
     @run
-    async def test_a_key_in_the_url_is_refused(self, start):
+    async def test_a_key_in_the_url_is_refused(self, start, name):
         async with start(Pool(), api_token="right") as (_, url):
             with pytest.raises(InvalidStatus) as refusal:
-                await connect(url.replace("http", "ws") + "/v1/realtime?api_key=right")
+                await connect(url.replace("http", "ws") + f"/v1/realtime?{name}=right")
 
         assert json.loads(refusal.value.response.body)["error"]["code"] == "key_in_url"
 
@@ -449,11 +525,48 @@ class TestBounds:
         assert refusal.value.response.headers["Retry-After"] == "1"
 
     @run
+    async def test_a_long_append_lets_other_sessions_run(self):
+        """A minute of audio takes longer to examine than a word may be late."""
+        session = Session(
+            lambda event: None, Balancer("http://127.0.0.1:1", 1), None, Options(),
+            earlier=False, interval_s=1, backlog_s=100,
+        )  # fmt: skip
+        audio = base64.b64encode(to_pcm(marked(60)).tobytes()).decode()
+        append = json.dumps({"type": "input_audio_buffer.append", "audio": audio})
+
+        appending = asyncio.create_task(session.handle(append))
+        rounds = 0
+        while not appending.done():
+            rounds += 1
+            await asyncio.sleep(0)
+
+        assert await appending
+        assert rounds > 100
+
+    @run
+    async def test_a_window_that_is_never_answered_holds_nobody_up(self, start, monkeypatch):
+        monkeypatch.setattr(session_module, "PATIENCE_S", 0.3)
+        pool = Pool(delay_s=100)
+        async with (
+            start(pool, live_backlog_s=10) as (_, url),
+            LiveClient.session(url, **MANUAL) as client,
+        ):
+            for _ in range(3):
+                await client.append(marked(6))
+                await client.send("input_audio_buffer.commit")
+            failed = await client.until(f"{TRANSCRIPTION}.failed")
+            await client.send("input_audio_buffer.clear")
+            await client.until("input_audio_buffer.cleared")
+
+        assert failed["error"]["code"] == "live_backlog_full"
+
+    @run
     async def test_an_oversized_frame_gets_an_error_event(self, start):
         async with start(Pool()) as (_, url), LiveClient.session(url) as client:
             await client.send("input_audio_buffer.append", audio="A" * (4 << 20))
             error = await client.until("error")
-            await client.connection.send("x" * (6 << 20))
+            head = b"\x81\xff" + (6 << 20).to_bytes(8) + b"mask"  # of a frame of 6 MiB
+            client.connection.transport.write(head)
             with pytest.raises(ConnectionClosed) as closed:
                 await client.receive()
 
@@ -475,6 +588,7 @@ class TestBounds:
     @run
     async def test_a_reader_that_reads_nothing_is_disconnected(self, start, monkeypatch):
         monkeypatch.setattr(gateway_module, "WORST_ERRORS", 1 << 30)
+        monkeypatch.setattr(gateway_module, "WAITING_BYTES", 100_000)
         async with start(Pool()) as (gateway, url):
             address = url.replace("http", "ws") + "/v1/realtime"
             async with connect(address, max_queue=1) as connection:
@@ -496,21 +610,53 @@ class TestBounds:
         assert "invalid" in closed.value.rcvd.reason
 
     @run
+    async def test_invalid_events_between_valid_ones_do_not_end_the_session(self, start):
+        async with start(Pool()) as (_, url), LiveClient.session(url, **MANUAL) as client:
+            for _ in range(3):
+                for _ in range(60):
+                    await client.send("nonsense")
+                await client.append(marked(1))
+            await client.finish()
+
+        assert len(client.of("error")) == 180
+        assert len(numbers_of(client.text)) == 6
+
+    @run
+    async def test_an_unhandled_exception_counts_as_an_error(self, start, monkeypatch):
+        monkeypatch.setattr(Session, "_clear", None)
+        before = metrics.SESSIONS_ENDED.labels("error")._value.get()
+        async with start(Pool()) as (_, url), LiveClient.session(url) as client:
+            await client.send("input_audio_buffer.clear")
+            error = await client.until("error")
+            with pytest.raises(ConnectionClosed):
+                await client.receive()
+
+        assert error["error"]["type"] == "server_error"
+        assert metrics.SESSIONS_ENDED.labels("error")._value.get() == before + 1
+
+    @run
     async def test_a_stop_finishes_open_turns(self, start):
+        """Also of a client that goes on, and beside one that reads nothing."""
         async with (
             start(Pool(delay_s=0.3)) as (gateway, url),
+            connect(url.replace("http", "ws") + "/v1/realtime", max_queue=1),
             LiveClient.session(url, **MANUAL) as client,
+            httpx.AsyncClient() as http,
         ):
             await client.append(marked(2))
             while not any(session.behind_s for session in gateway._sessions.values()):
                 await asyncio.sleep(0.01)
             stop = asyncio.create_task(gateway.drain(_NoServer()))
-            with pytest.raises(ConnectionClosed) as closed:
-                await client.until("never")
-            await stop
+            await asyncio.sleep(0.1)
+            health = await http.get(f"{url}/health")
+            with contextlib.suppress(ConnectionClosed):
+                await client.converse(marked(30), speed=5)
+            await asyncio.wait_for(stop, 5)
 
+        assert health.status_code == 503
         assert numbers_of(client.text) == [1, 2, 3, 4]
-        assert closed.value.rcvd.code == 1001
+        assert client.connection.close_code == 1001
+        assert client.sent_s < 30
 
     @run
     async def test_health_and_metrics_are_plain_requests(self, start):

@@ -183,6 +183,30 @@ class TestTurn:
         turn.append(np.zeros(32_000, np.int16), 0.0)
         assert not turn.due(1.0)  # silence
 
+    def test_silence_after_a_word_that_is_confirmed_does_not_wait_for_the_pool(self):
+        turn = Turn("item", 0)
+        turn.append(np.zeros(16_000, np.int16), 0.0)
+        turn.voiced = 14_000
+        for _ in range(2):
+            turn.answer(turn.window(), [Word(" Hello.", 0.1, 0.9)])
+        turn.voiced = 17_000
+        for _ in range(60):
+            turn.append(np.zeros(16_000, np.int16), 0.0)
+            turn.drop_silence()
+
+        assert not turn.due(1.0)
+        assert turn.unseen_s < 2
+        assert turn.held_s < 2
+
+    def test_arrival_times_of_tiny_pieces_take_bounded_memory(self):
+        turn = Turn("item", 0)
+        for number in range(16_000):
+            turn.append(np.zeros(1, np.int16), number / 16_000)
+
+        assert len(turn._arrivals) < 25
+        assert abs(turn.arrived(0.5) - 0.5) < 0.2
+        assert turn.arrived(1.0) == turn.arrived(2.0) == 15_999 / 16_000
+
     def test_words_after_the_last_speech_were_not_said(self):
         turn = Turn("item", 0)
         turn.append(np.zeros(48_000, np.int16), 0.0)
@@ -232,6 +256,12 @@ class TestOptions:
         assert Options().updated(current.shown()) == current
         assert Options().updated(earlier.shown_earlier()) == current
         assert current.turn_detection == TurnDetection(threshold=0.4)
+
+    def test_a_whole_number_may_be_written_with_a_decimal_point(self):
+        options = Options().updated({"audio": {"input": {"format": {"rate": 16000.0}}}})
+
+        assert options.format == AudioFormat("audio/pcm", 16_000)
+        assert type(options.format.rate) is int
 
     def test_an_update_leaves_the_rest(self):
         options = Options().updated({"audio": {"input": {"transcription": {"language": "de"}}}})
