@@ -2,10 +2,12 @@
 import { at, element } from "./dom.js";
 import { savedKey } from "./key.js";
 
-const RATE = 24000; // of OpenAI's Realtime API
 const KEY = "openai-insecure-api-key."; // a browser cannot set a WebSocket's headers
+const TOKEN = /^[\w!#$%&'*+.^`|~-]*$/; // what a WebSocket's subprotocol may hold (RFC 7230)
 const TRANSCRIPTION = "conversation.item.input_audio_transcription.";
 const REFUSED = "The service refused live captions. Check the API key, or try again later.";
+const LOST = "The connection to the service was lost. Try again.";
+const NOT_A_TOKEN = "A browser cannot send this API key for live captions: only letters, digits and !#$%&'*+-.^_`|~ are allowed in it.";
 
 /** The samples as base64, which the API's events hold. */
 function encoded(samples) {
@@ -16,62 +18,78 @@ export class Captions {
   #socket = null;
   #lines = new Map(); // by the turn's id
   #open = new Set(); // turns that are committed and not complete
-  #isEnding = false;
+  #isRunning = false;
+  #isEnding = false; // no more sound is sent; the last words are awaited
+  #isAborted = false; // nothing is awaited
+  #isCleared = false; // the service has everything that was sent
 
   get running() {
-    return this.#socket !== null;
+    return this.#isRunning;
   }
 
   /** Show captions until `stop`; throws an Error with a sentence for people. */
   async run() {
-    const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
-    const context = new AudioContext({ sampleRate: RATE });
+    this.#isRunning = true;
+    this.#isEnding = this.#isAborted = this.#isCleared = false;
     this.#lines.clear();
     this.#open.clear();
-    this.#isEnding = false;
     at("captions").replaceChildren();
+    let context = null;
+    let stream = null;
     try {
-      await this.#connect();
+      context = new AudioContext(); // at the default rate: Firefox connects microphones to no other
+      stream = await navigator.mediaDevices.getUserMedia({ audio: true });
       await context.audioWorklet.addModule("/pages/microphone.js");
       const microphone = new AudioWorkletNode(context, "microphone");
-      microphone.port.onmessage = ({ data }) => this.#isEnding || this.#send("input_audio_buffer.append", { audio: encoded(data) });
       context.createMediaStreamSource(stream).connect(microphone);
-      await this.#closed();
+      if (!this.#isAborted) await this.#session(microphone.port);
     } finally {
+      this.#socket?.close();
       this.#socket = null;
-      for (const track of stream.getTracks()) track.stop();
-      await context.close();
+      for (const track of stream?.getTracks() ?? []) track.stop();
+      await context?.close();
+      this.#isRunning = false;
     }
   }
 
-  /** Stop listening; the last words still come. */
+  /** Stop listening; the last words still come. The second time, or before there is a session, stop at once. */
   stop() {
+    if (this.#isEnding || this.#socket?.readyState !== WebSocket.OPEN) {
+      this.#isAborted = true;
+      this.#socket?.close();
+    }
     this.#isEnding = true;
     this.#send("input_audio_buffer.commit");
     this.#send("input_audio_buffer.clear");
   }
 
-  #connect() {
+  /** Send the microphone's sound and show what comes back, until the connection is closed. */
+  #session(microphone) {
     const address = new URL("/v1/realtime?intent=transcription", location.href);
     address.protocol = location.protocol.replace("http", "ws");
     const key = savedKey();
-    this.#socket = new WebSocket(address, ["realtime", ...(key ? [KEY + key] : [])]);
+    if (!TOKEN.test(key)) throw new Error(NOT_A_TOKEN); // the browser's own message would show the key
+    const socket = new WebSocket(address, ["realtime", ...(key ? [KEY + key] : [])]);
+    this.#socket = socket;
     return new Promise((resolve, reject) => {
-      this.#socket.addEventListener("error", () => reject(new Error(REFUSED)));
-      this.#socket.addEventListener("open", () => {
-        const transcription = { model: "whisper-1" };
-        for (const name of ["language", "prompt"]) if (at(name).value.trim()) transcription[name] = at(name).value.trim();
-        this.#send("session.update", { session: { type: "transcription", audio: { input: { transcription } } } });
-        resolve();
+      let wasOpen = false;
+      socket.addEventListener("open", () => {
+        wasOpen = true;
+        this.#send("session.update", { session: { type: "transcription", audio: { input: { transcription: this.#options() } } } });
+        microphone.onmessage = ({ data }) => this.#isEnding || this.#send("input_audio_buffer.append", { audio: encoded(data) });
+      });
+      socket.addEventListener("message", ({ data }) => this.#hear(JSON.parse(data)));
+      socket.addEventListener("close", ({ code, reason }) => {
+        if (this.#isAborted || code === 1000 || code === 1005) resolve();
+        else reject(new Error(reason || (wasOpen ? LOST : REFUSED)));
       });
     });
   }
 
-  #closed() {
-    return new Promise((resolve, reject) => {
-      this.#socket.addEventListener("message", ({ data }) => this.#hear(JSON.parse(data)));
-      this.#socket.addEventListener("close", ({ code, reason }) => (code === 1000 || this.#isEnding ? resolve() : reject(new Error(reason || REFUSED))));
-    });
+  #options() {
+    const transcription = { model: "whisper-1" };
+    for (const name of ["language", "prompt"]) if (at(name).value.trim()) transcription[name] = at(name).value.trim();
+    return transcription;
   }
 
   #send(type, members = {}) {
@@ -82,11 +100,18 @@ export class Captions {
     if (event.type === `${TRANSCRIPTION}delta`) this.#line(event.item_id).append(event.delta);
     else if (event.type === `${TRANSCRIPTION}failed`) this.#line(event.item_id).append(` (${event.error.message})`);
     else if (event.type === "input_audio_buffer.committed") this.#open.add(event.item_id);
-    else if (event.type === "input_audio_buffer.speech_started") at("live-state").textContent = "Listening.";
-    else if (event.type === "rate_limits.updated") at("live-state").textContent = event.audio_behind_seconds ? `The service is busy; ${Math.round(event.audio_behind_seconds)} s behind.` : "Listening.";
+    else if (event.type === "input_audio_buffer.cleared") this.#isCleared = true;
+    else this.#say(event);
     if (event.type === `${TRANSCRIPTION}completed` || event.type === `${TRANSCRIPTION}failed`) this.#open.delete(event.item_id);
-    if (event.type === "input_audio_buffer.cleared") this.#lines.set("cleared", null);
-    if (this.#isEnding && this.#lines.has("cleared") && !this.#open.size) this.#socket.close(1000);
+    if (this.#isEnding && this.#isCleared && !this.#open.size) this.#socket.close(1000);
+  }
+
+  /** Show the session's state. A commit of nothing is no error: it ends every session. */
+  #say(event) {
+    const state = at("live-state");
+    if (event.type === "input_audio_buffer.speech_started") state.textContent = "Listening.";
+    else if (event.type === "rate_limits.updated") state.textContent = event.audio_behind_seconds ? `The service is busy; ${Math.round(event.audio_behind_seconds)} s behind.` : "Listening.";
+    else if (event.type === "error" && event.error.code !== "input_audio_buffer_commit_empty") state.textContent = event.error.message;
   }
 
   #line(id) {

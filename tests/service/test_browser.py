@@ -445,6 +445,28 @@ class TestPlayground:
         assert page.text("#live") == "Live captions"
         assert page.complaints() == []
 
+    def test_live_captions_do_not_show_a_key_that_a_browser_cannot_send(self, page):
+        page.find("#key").clear()
+        page.find("#key").send_keys("a key=of mine")
+
+        page.find("#live").click()
+        page.until("document.querySelector('#live-state').textContent.includes('cannot send')")
+
+        assert "mine" not in page.text("#live-card")
+        assert page.complaints() == []
+
+    def test_live_captions_that_are_stopped_twice_stop_at_once_and_start_again(self, page):
+        state = "document.querySelector('#live-state').textContent"
+        page.run("const live = document.querySelector('#live'); live.click(); live.click()")
+        page.until(f"{state} === 'Stopped.'")
+
+        page.find("#live").click()
+        page.until(f"{state} === 'Listening.'")
+        page.run("const live = document.querySelector('#live'); live.click(); live.click()")
+        page.until(f"{state} === 'Stopped.'")
+
+        assert page.complaints() == []
+
 
 class TestStatus:
     def test_it_shows_the_pool_and_refreshes_itself(self, chromium, keyed):
