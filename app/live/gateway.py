@@ -80,7 +80,7 @@ class SessionExpired(InvalidRequest):
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What the handshake found.
+    """Result of a handshake.
 
     Attributes:
         key: sent with the session's windows; None: the service asks for none.

@@ -139,18 +139,18 @@ class Options:
 
 def members(session: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     """Return the given options by the names of `Options`' fields: value and its path."""
-    found: dict[str, tuple[Any, str]] = {}
+    given: dict[str, tuple[Any, str]] = {}
     audio = an_object(session.get("audio") or {}, "session.audio")
     current = an_object(audio.get("input") or {}, "session.audio.input")
     for name in ("format", "transcription", "noise_reduction", "turn_detection"):
         if name in current:
-            found[name] = (current[name], f"session.audio.input.{name}")
+            given[name] = (current[name], f"session.audio.input.{name}")
         earlier = name if name == "turn_detection" else f"input_audio_{name}"
         if earlier in session:
-            found[name] = (session[earlier], f"session.{earlier}")
+            given[name] = (session[earlier], f"session.{earlier}")
     if "include" in session:
-        found["include_logprobs"] = (session["include"], "session.include")
-    return found
+        given["include_logprobs"] = (session["include"], "session.include")
+    return given
 
 
 def read_format(value: Any, param: str, options: Options) -> AudioFormat:

@@ -92,7 +92,7 @@ class Session:
         self._position = 0  # samples since the session began
         self._before = bytearray()  # audio before the next turn, which may belong to it
         self._is_busy = False  # the pool refused the newest window
-        self._told_behind_at = 0.0  # 0: the client believes that the session is not behind
+        self._behind_sent_at = 0.0  # 0: the client knows of no audio that is behind
         self._is_ending = False
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()  # for `run`: a window may be due
@@ -360,10 +360,11 @@ class Session:
             self._send_delta(turn, confirmed)
 
     def _keep_up(self) -> None:
-        """Note that the pool answers, and tell a client that was told otherwise."""
+        """Note that the pool answers, and send the end of `behind` events if one was sent."""
         self._is_busy = False
-        if self._told_behind_at and self.behind_s < self._interval_s * 2:
-            self._tell_behind(0.0)
+        if self._behind_sent_at and self.behind_s < self._interval_s * 2:
+            self._behind_sent_at = 0.0
+            self._emit(events.behind(self._backlog_s, 0.0, 0.0))
 
     def _send_delta(self, turn: Turn, words: Sequence[Word]) -> None:
         text = "".join(word.text for word in words)
@@ -400,14 +401,11 @@ class Session:
         self._is_busy = True
         self._progress.set()
         seconds = min(busy.retry_after_s, LONGEST_WAIT_S)
-        if time.monotonic() - self._told_behind_at > LONGEST_WAIT_S:
-            self._tell_behind(seconds)
+        now = time.monotonic()
+        if now - self._behind_sent_at > LONGEST_WAIT_S:
+            self._behind_sent_at = now
+            self._emit(events.behind(self._backlog_s, self.behind_s, seconds))
         await asyncio.sleep(seconds)
-
-    def _tell_behind(self, retry_after_s: float) -> None:
-        """Tell the client how far behind the session is."""
-        self._told_behind_at = time.monotonic() if retry_after_s else 0.0
-        self._emit(events.behind(self._backlog_s, self.behind_s, retry_after_s))
 
     def _wake_if_due(self) -> None:
         if self._turns and self._turns[0].due(self._interval_s):

@@ -102,14 +102,14 @@ def fields(options: Options, context: str, language: str | None) -> dict[str, An
     """Return a window's form fields."""
     given = options.transcription
     prompt = f"{given.get('prompt') or ''} {context[-PROMPT_CHARACTERS:].lstrip()}".strip()
-    found = {
+    values = {
         "model": given["model"],
         "language": given.get("language") or language,
         "prompt": prompt,
         "languages[]": None if language else given.get("languages"),
         "keywords[]": given.get("keywords"),
     }
-    return {name: value for name, value in found.items() if value} | {
+    return {name: value for name, value in values.items() if value} | {
         "response_format": "verbose_json",
         "timestamp_granularities[]": "word",
     }
@@ -128,8 +128,8 @@ def retry_after(headers: Mapping[str, str]) -> float:
 def refusal(response: httpx2.Response) -> ServiceError:
     """Return the error of a window that the service refuses."""
     try:
-        found = response.json()["error"]
-        message, param = str(found["message"]), found.get("param")
+        error = response.json()["error"]
+        message, param = str(error["message"]), error.get("param")
     except (ValueError, KeyError, TypeError):
         message, param = "The service refused the audio.", None
     if response.status_code == 401:
