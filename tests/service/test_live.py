@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from tests.support.text import SENTENCE, words
 from tests.support.waiting import until
 
 PAUSE = np.zeros(16_000, np.float32)
+LIMIT_S = 600  # for 40 s of speech and a restart, on a machine that does much else
 
 
 @pytest.fixture(scope="module")
@@ -84,25 +86,21 @@ def own(tmp_path) -> Iterator[Stack]:
 
 
 @pytest.mark.slow
-def test_no_session_loses_a_word_while_workers_are_killed_and_the_pool_is_changed(own: Stack):
-    """Workers end every 4 s, then a rolling restart and a reload of the balancer."""
+def test_sessions_outlast_killed_workers_a_rolling_restart_and_a_reload(own: Stack):
+    """With real workers, whose words depend on where windows begin; tests/entry/test_live.py
+    compares every word."""
     told = long_recording(40)
     samples = np.concatenate([told.samples, PAUSE])
     expected = [word for *_, text in told.spans for word in words(text)]
 
     async def listen() -> LiveClient:
         async with LiveClient.session(own.url, transcription={"language": "en"}) as client:
-            speaking = asyncio.create_task(client.speak(samples))
-            while not speaking.done():
-                receiving = asyncio.create_task(client.receive())
-                await asyncio.wait({speaking, receiving}, return_when="FIRST_COMPLETED")
-                if not receiving.done():
-                    await receiving
+            await client.converse(samples)
             await client.finish()
             return client
 
     async def disturb() -> None:
-        for turn in range(5):
+        for turn in range(4):
             await asyncio.sleep(4)
             workers = [pid for pid in descendants(own.process.pid) if "gunicorn" in command(pid)]
             os.kill(workers[turn % len(workers)], signal.SIGKILL)
@@ -114,16 +112,18 @@ def test_no_session_loses_a_word_while_workers_are_killed_and_the_pool_is_change
             assert await changing.wait() == 0
 
     async def both() -> list[LiveClient]:
-        *clients, _ = await asyncio.gather(*(listen() for _ in range(3)), disturb())
+        *clients, _ = await asyncio.gather(listen(), listen(), disturb())
         return clients
 
-    clients = asyncio.run(asyncio.wait_for(both(), 280))
+    clients = asyncio.run(asyncio.wait_for(both(), LIMIT_S))
 
     for client in clients:
         assert client.of(f"{TRANSCRIPTION}.failed") == []
         client.assert_deltas_add_up()
-        heard = words(client.text)
-        assert abs(len(heard) - len(expected)) <= len(expected) * 0.06, client.text
+        same = SequenceMatcher(None, expected, words(client.text), autojunk=False)
+        n_right = sum(block.size for block in same.get_matching_blocks())
+        assert n_right >= 0.9 * len(expected), client.text
+        assert len(words(client.text)) <= 1.1 * len(expected), client.text
     assert until(lambda: HTTP.get(f"{own.url}/health").status_code == 200)
 
 

@@ -19,7 +19,7 @@ from app.audio.limits import SAMPLE_RATE
 from tests.support.recordings import recording, to_pcm
 
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
-EVENT_S = 60.0
+EVENT_S = 120.0
 PIECE_S = 0.1
 MARKS = 63  # the lowest bits of a sample
 STEP = SAMPLE_RATE // 100
@@ -56,7 +56,9 @@ class LiveClient:
     ) -> AsyncIterator[LiveClient]:
         """Open a session at `http://HOST:PORT`, with options of `session.audio.input`."""
         address = url.replace("http", "ws", 1) + "/v1/realtime?intent=transcription"
-        async with connect(address, additional_headers=headers, max_size=1 << 24) as connection:
+        async with connect(
+            address, additional_headers=headers, max_size=1 << 24, ping_timeout=EVENT_S
+        ) as connection:
             client = cls(connection)
             await client.until("session.created")
             await client.update(format=SIXTEEN_KHZ, **options)
