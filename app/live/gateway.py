@@ -63,9 +63,7 @@ WORST_ERRORS = 100  # invalid events in a row; then the session ends
 # When a session or the gateway ends: for open turns, for the last events, and for the client's
 # answer to the closing frame. Supervisor kills the gateway after 20 s (deploy/supervisord.conf).
 FINISH_S, LAST_EVENTS_S, CLOSE_S = 10.0, 2.0, 2.0
-
-
-# Code and reason of the closing frame, by why a session ends without an error.
+# Code and reason of the closing frame, by the reason for which a session ends without an error.
 GOODBYES = {
     "slow": (1008, "The client reads its events too slowly."),
     "shutdown": (1001, "The service is stopping; connect again."),

@@ -159,15 +159,8 @@ class Session:
         if self._open is None or self._options.turn_detection is None:
             return
         self._hear_rest()
-        turn = self._open
-        if turn is None or self._voice.speaking:
-            return
-        if turn.voiced:
-            self._end_turn()
-        else:
-            self._before += turn.tail(self._kept)
-            self._turns.remove(turn)
-            self._open = None
+        if not self._voice.speaking:
+            self._close_turn()
 
     @property
     def _kept(self) -> int:
@@ -232,7 +225,7 @@ class Session:
         if self._options.turn_detection is None:
             self._open.drop_silence()
         if self._open.received > LONGEST_TURN_S * SAMPLE_RATE:
-            self._cut_turn()
+            self._close_turn()
 
     def _hear_rest(self) -> None:
         """Find speech in the newest samples, which wait until there are enough for a call."""
@@ -269,11 +262,17 @@ class Session:
         self._before.clear()
         return turn
 
-    def _cut_turn(self) -> None:
-        """End the open turn where speech may go on."""
+    def _close_turn(self) -> None:
+        """End the open turn, also in mid-speech. Without speech it becomes the silence before the
+        next one."""
         self._hear_rest()
-        if self._open is not None:
+        turn = self._open
+        if turn is not None and turn.voiced:
             self._end_turn()
+        elif turn is not None:
+            self._before += turn.tail(self._kept)
+            self._turns.remove(turn)
+            self._open = None
 
     def _end_turn(self) -> None:
         """Commit the open turn."""
@@ -293,10 +292,10 @@ class Session:
         self._wake.set()
 
     async def finish(self) -> None:
-        """Take no more audio, commit the open turn, and wait until every turn is finished."""
+        """Take no more audio, end the open turn, and wait until every turn is finished."""
         async with self._lock:
             self._is_ending = True
-            self._cut_turn()
+            self._close_turn()
         while self._turns:
             self._progress.clear()
             await self._progress.wait()

@@ -259,7 +259,8 @@ class TestTurns:
         assert ids[order[0]] == ids[order[1]] == ids[order[2]]
 
     @run
-    async def test_silence_costs_no_windows_and_no_memory(self, start):
+    async def test_silence_costs_no_windows_and_no_memory(self, start, monkeypatch):
+        monkeypatch.setattr(session_module, "LONGEST_TURN_S", 50)
         pool = Pool()
         async with start(pool) as (gateway, url), LiveClient.session(url, **MANUAL) as client:
             for _ in range(120):
@@ -270,6 +271,7 @@ class TestTurns:
             await client.until("input_audio_buffer.cleared")
 
         assert pool.windows == []
+        assert client.of("input_audio_buffer.committed") == []
         assert max(held) < 2
 
     @run
