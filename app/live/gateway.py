@@ -61,7 +61,7 @@ WAITING_BYTES = 1 << 20  # of events that wait; then the session ends
 PING_S, PONG_S = 20.0, 60.0
 WORST_ERRORS = 100  # invalid events in a row; then the session ends
 # When a session or the gateway ends: for open turns, for the last events, and for the client's
-# answer to the closing frame. Supervisor kills the gateway after 20 s (deploy/supervisord.conf).
+# answer to the closing frame. Together less than GATEWAY_STOP_S (app/pool/environment.py).
 FINISH_S, LAST_EVENTS_S, CLOSE_S = 10.0, 2.0, 2.0
 # Code and reason of the closing frame, by the reason for which a session ends without an error.
 GOODBYES = {
