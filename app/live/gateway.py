@@ -218,7 +218,9 @@ class Gateway:
             return connection.respond(
                 http.HTTPStatus.SERVICE_UNAVAILABLE, '{"status":"draining"}\n'
             )
-        return connection.respond(http.HTTPStatus.OK, '{"status":"healthy"}\n')
+        answer = connection.respond(http.HTTPStatus.OK, '{"status":"healthy"}\n')
+        answer.headers[metrics.HEADER] = metrics.figures(self._behind_s())
+        return answer
 
     def _admit(self, path: str, query: str, headers: Headers) -> Admission:
         if path != PATH:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections import deque
+
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+
+HEADER = "X-Figures"  # of the balancer's health checks
+RECENT_S = 300.0
+recent_delays: deque[tuple[float, float]] = deque(maxlen=1000)  # when, and the delay in seconds
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # an extra series for each metric, of no use
 
@@ -47,3 +55,24 @@ for answer in ("words", "busy", "refused"):
     WINDOWS.labels(answer)
 for how in ("completed", "failed", "cleared"):
     TURNS.labels(how)
+
+
+def observe_delay(seconds: float) -> None:
+    """Count the delay from a word's audio to the word."""
+    DELAY_SECONDS.observe(seconds)
+    recent_delays.append((time.monotonic(), seconds))
+
+
+def figures(behind_s: float) -> str:
+    """Return `name=value` pairs for the balancer, which shows them on /status.
+
+    `behind_s` is the audio that waits for the pool; `p50_ms` and `p95_ms` are the median delay and
+    the delay of 95 % of the words, of up to 1000 words of the last five minutes.
+    """
+    named = {"behind_s": f"{behind_s:.1f}"}
+    since = time.monotonic() - RECENT_S
+    fresh = sorted(seconds for when, seconds in recent_delays if when >= since)
+    if fresh:
+        for name, share in (("p50_ms", 0.5), ("p95_ms", 0.95)):
+            named[name] = f"{fresh[math.ceil(share * len(fresh)) - 1] * 1000:.0f}"
+    return " ".join(f"{name}={value}" for name, value in named.items())

@@ -373,7 +373,7 @@ class Session:
         self._emit(events.delta(turn.item_id, text, scored))
         now = time.monotonic()
         for word in words:
-            metrics.DELAY_SECONDS.observe(max(0.0, now - turn.arrived(word.end)))
+            metrics.observe_delay(max(0.0, now - turn.arrived(word.end)))
 
     def _complete(self, turn: Turn) -> None:
         """Send a finished turn's remaining words and its whole text."""

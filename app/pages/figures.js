@@ -67,6 +67,7 @@ export function verdict(found) {
   const all = found.workers.length;
   if (up === 0) return ["bad", "No worker is up: every request is refused."];
   if (up < all) return ["strained", `${counted(all - up, "worker")} of ${all} ${all - up === 1 ? "takes" : "take"} no requests.`];
+  if (found.live?.gateways_up === 0) return ["strained", "No gateway is up: live sessions are refused."];
   if (rates(found.history).refused > 0) return ["strained", "Working at the limit: requests are being refused."];
   if (free === 0) return ["strained", "Every slot is taken."];
   return ["good", `${all} of ${all} workers up.`];

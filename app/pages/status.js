@@ -66,6 +66,17 @@ function tiles(found) {
   say("shed-note", gone.refused ? `${percent(gone.share)} of all in the last ${duration(gone.seconds)}` : `in the last ${duration(gone.seconds)}`);
 }
 
+/** The tiles of live sessions, where the service has them. */
+function live(found) {
+  for (const id of ["sessions", "delay", "behind"]) at(`${id}-tile`).hidden = !found;
+  if (!found) return;
+  say("sessions", brief(found.sessions));
+  say("sessions-note", `${brief(found.gateways_up)} of ${counted(found.gateways, "gateway")} up`);
+  say("delay", milliseconds(found.p50_ms));
+  say("delay-note", found.p95_ms === undefined ? "no words in the last five minutes" : `95 % within ${milliseconds(found.p95_ms)}`);
+  say("behind", duration(found.behind_s));
+}
+
 function charts(history) {
   const bars = steps(history);
   const top = requests.draw(bars);
@@ -128,6 +139,7 @@ function show(found) {
   occupancy.add(found);
   judge(...verdict(found));
   tiles(found);
+  live(found.live);
   charts(found.history);
   const models = [...new Set(found.workers.filter(({ state }) => state === "up").map(running))];
   say("running", [...models, `balancer up for ${duration(found.uptime_s)}`].join("; "));

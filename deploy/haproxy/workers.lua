@@ -69,18 +69,26 @@ function workers.queues()
   return { queue = waiting("workers"), deferred = waiting("deferred_queue") }
 end
 
--- Return the gateways of live transcription that are up, and the sessions through this balancer; nil
--- without gateways.
+-- Return the gateways of live transcription, the sessions through this balancer, the audio that waits
+-- for the pool, and the delays of the slowest gateway's words, see app/live/metrics.py; nil without
+-- gateways.
 function workers.live()
   local backend = core.backends["live"]
   if not backend then return nil end
-  local up, sessions = 0, 0
+  local live = { gateways = 0, gateways_up = 0, sessions = 0, behind_s = 0 }
   for _, server in pairs(backend.servers) do
     local stats = server:get_stats()
-    sessions = sessions + (tonumber(stats.scur) or 0)
-    if stats.status:find("^UP") then up = up + 1 end
+    live.gateways, live.sessions = live.gateways + 1, live.sessions + (tonumber(stats.scur) or 0)
+    if stats.status:find("^UP") then
+      local found = figures(stats.last_chk)
+      live.gateways_up = live.gateways_up + 1
+      live.behind_s = live.behind_s + (found.behind_s or 0)
+      if (found.p95_ms or 0) > (live.p95_ms or -1) then
+        live.p50_ms, live.p95_ms = found.p50_ms, found.p95_ms
+      end
+    end
   end
-  return { gateways_up = up, sessions = sessions }
+  return live
 end
 
 return workers

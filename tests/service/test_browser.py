@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from tests.support import browser
 from tests.support.browser import Browser
 from tests.support.client import TRANSCRIPTIONS
 from tests.support.http import HTTP
+from tests.support.live import LiveClient
 from tests.support.recordings import DATA, long_recording, recording, wav
 from tests.support.stack import KEY, Stack
 from tests.support.text import SENTENCE, words
@@ -494,6 +496,25 @@ class TestStatus:
         assert page.text("#latency-note").startswith("95 % within ")
         assert page.hosts() == {f"127.0.0.1:{keyed.settings['STATS_PORT']}"}
         assert page.complaints() == []
+
+    def test_live_sessions_are_shown_with_the_delay_of_their_words(self, chromium, keyed):
+        page = status(chromium, keyed)
+
+        async def speak() -> None:
+            bearer = {"Authorization": f"Bearer {KEY}"}
+            async with LiveClient.session(keyed.url, bearer) as client:
+                await client.append(recording("austen_0890.wav").waveform())
+                await client.finish()
+                await asyncio.to_thread(
+                    page.until, "document.querySelector('#sessions').textContent === '1'"
+                )
+
+        asyncio.run(asyncio.wait_for(speak(), 60))
+
+        page.until("document.querySelector('#delay-note').textContent.startsWith('95 % within ')")
+        assert page.text("#sessions-note") == "1 of 1 gateway up"
+        assert page.text("#delay").endswith("s")
+        assert page.text("#behind") == "0 s"
 
     def test_full_house_is_seen(self, chromium, keyed, endless_file):
         page = status(chromium, keyed)

@@ -8,6 +8,7 @@ import contextlib
 import json
 import re
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import wraps
 from typing import Any
@@ -659,6 +660,18 @@ class TestBounds:
         assert numbers_of(client.text) == [1, 2, 3, 4]
         assert client.connection.close_code == 1001
         assert client.sent_s < 30
+
+    @run
+    async def test_health_check_gets_the_delays_of_the_last_minutes(self, start, monkeypatch):
+        monkeypatch.setattr(metrics, "recent_delays", deque([(time.monotonic() - 400, 60.0)]))
+        async with start(Pool()) as (_, url), httpx.AsyncClient() as http:
+            before = (await http.get(f"{url}/health")).headers["x-figures"]
+            for tenths in range(20, 0, -1):
+                metrics.observe_delay(tenths / 10)
+            after = (await http.get(f"{url}/health")).headers["x-figures"]
+
+        assert before == "behind_s=0.0"
+        assert after == "behind_s=0.0 p50_ms=1000 p95_ms=1900"
 
     @run
     async def test_health_and_metrics_are_plain_requests(self, start):
