@@ -98,7 +98,7 @@ bench-host: setup-test ## measure what the host's processor can feed to a GPU, w
 gpu-bundle: setup-test ## pack what bench-gpu needs on a machine without network: make gpu-bundle [PYTHON_VERSION=3.12]
 	@tests/measure/gpu_bundle.sh
 
-endurance: setup-test ## test an hour of audio beside live windows, leaving clients, and a long life in 20 minutes
+endurance: setup-test ## test an hour of audio during live windows, clients that disconnect, and a long life, in 20 minutes
 	@$(PY) -m tests.measure.endurance $(ARGS)
 
 alerts: setup-test ## show which alerts each failure raises in a real Prometheus

@@ -40,7 +40,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used; the message names the variable and what it accepts."""
+    """Unusable setting; the message names the variable and what it accepts."""
 
 
 def setting(
@@ -438,12 +438,12 @@ class Config:
         choices=("auto", "json", "text"),
     )
 
-    # Fields that the environment named, so that a default can be told from a choice.
+    # Names of the fields that the environment sets: a chosen value, even if it is the default.
     given: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        for each in settings():
-            check(each, getattr(self, each.name))
+        for item in settings():
+            check(item, getattr(self, item.name))
         last_port = self.worker_base_port + self.workers - 1
         if last_port > 65_535:
             raise ConfigError(
@@ -461,10 +461,10 @@ class Config:
                     f"{name}={port} is one of the workers' ports "
                     f"({own.start} to {last_port}, from WORKER_BASE_PORT and WORKERS)."
                 )
-        for one in self.model_sha256:
-            if not SHA256.fullmatch(one):
+        for checksum in self.model_sha256:
+            if not SHA256.fullmatch(checksum):
                 raise ConfigError(
-                    f"MODEL_SHA256 holds {one!r}; it accepts SHA-256 sums of 64 hexadecimal "
+                    f"MODEL_SHA256 holds {checksum!r}; it accepts SHA-256 sums of 64 hexadecimal "
                     "digits, each alone (for model.bin) or behind a file's name and '='."
                 )
         if self.stats_address not in LOOPBACK and not self.stats_password:
@@ -506,14 +506,14 @@ class Config:
             found.update(read_env_file(env_file))
         found.update(os.environ if environ is None else environ)
         values: dict[str, Any] = {}
-        for each in settings():
-            name = each.name.upper()
+        for item in settings():
+            name = item.name.upper()
             text = (found.get(name) or "").strip()
             former = FORMER_NAMES.get(name, "")
             if not text and (text := (found.get(former) or "").strip()):
                 logger.warning("setting %s is now called %s", former, name)
             if text:
-                values[each.name] = parse(each, text)
+                values[item.name] = parse(item, text)
         given = frozenset(values)
         values.setdefault("gpus", visible_gpus(found.get("CUDA_VISIBLE_DEVICES") or ""))
         return cls(**values, given=given)
@@ -614,7 +614,7 @@ class Config:
 
     def environment(self) -> dict[str, str]:
         """Return the settings as environment variables, for Supervisor and HAProxy to read."""
-        return {each.name.upper(): show(getattr(self, each.name)) for each in settings()}
+        return {item.name.upper(): show(getattr(self, item.name)) for item in settings()}
 
     def consequences(self) -> dict[str, str]:
         """Return what follows from the settings, for HAProxy, which cannot work it out."""
@@ -640,7 +640,7 @@ def read_env_file(path: Path) -> dict[str, str | None]:
     from dotenv import dotenv_values
 
     values = dotenv_values(path)
-    known = {each.name.upper() for each in settings()}
+    known = {item.name.upper() for item in settings()}
     for name in values.keys() - known - {*FORMER_NAMES.values()}:
         if meant := get_close_matches(name, known, 1, SETTING_LIKENESS):
             raise ConfigError(f"{path}: {name} is no setting; did you mean {meant[0]}?")
@@ -649,7 +649,7 @@ def read_env_file(path: Path) -> dict[str, str | None]:
 
 def settings() -> tuple[Field[Any], ...]:
     """Return the fields of `Config` that a user sets."""
-    return tuple(each for each in fields(Config) if each.metadata)
+    return tuple(item for item in fields(Config) if item.metadata)
 
 
 def visible_gpus(text: str) -> tuple[str, ...]:
@@ -662,46 +662,46 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return ",".join(show(one) for one in value)
+        return ",".join(show(item) for item in value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
 
 
-def parse(each: Field[Any], text: str) -> Any:
+def parse(item: Field[Any], text: str) -> Any:
     """Turn a variable's text into its field's type, or say what it accepts."""
     try:
-        return PARSERS[str(each.type)](text)
+        return PARSERS[str(item.type)](text)
     except ValueError:
-        raise ConfigError(refusal(each, text)) from None
+        raise ConfigError(refusal(item, text)) from None
 
 
-def check(each: Field[Any], value: Any) -> None:
+def check(item: Field[Any], value: Any) -> None:
     """Raise `ConfigError` unless the value is within its setting's limits."""
-    choices = each.metadata["choices"]
-    minimum, maximum = each.metadata["minimum"], each.metadata["maximum"]
+    choices = item.metadata["choices"]
+    minimum, maximum = item.metadata["minimum"], item.metadata["maximum"]
     if choices and value not in choices:
-        raise ConfigError(refusal(each, show(value)))
+        raise ConfigError(refusal(item, show(value)))
     if minimum is not None:
         numbers = value if isinstance(value, tuple) else (value,)
         if not numbers or not all(minimum <= number <= maximum for number in numbers):
-            raise ConfigError(refusal(each, show(value)))
+            raise ConfigError(refusal(item, show(value)))
 
 
-def refusal(each: Field[Any], text: str) -> str:
+def refusal(item: Field[Any], text: str) -> str:
     """Return the sentence that stops the start."""
-    shown = "a secret" if not each.repr else repr(text)
-    return f"{each.name.upper()} is {shown}; it accepts {accepts(each)}."
+    shown = "a secret" if not item.repr else repr(text)
+    return f"{item.name.upper()} is {shown}; it accepts {accepts(item)}."
 
 
-def accepts(each: Field[Any]) -> str:
+def accepts(item: Field[Any]) -> str:
     """Return the values that a setting accepts, in words."""
-    if each.metadata["choices"]:
-        return "one of " + ", ".join(each.metadata["choices"])
-    kind = KINDS[str(each.type)]
-    if each.metadata["minimum"] is None:
+    if item.metadata["choices"]:
+        return "one of " + ", ".join(item.metadata["choices"])
+    kind = KINDS[str(item.type)]
+    if item.metadata["minimum"] is None:
         return kind
-    return f"{kind} from {show(each.metadata['minimum'])} to {show(each.metadata['maximum'])}"
+    return f"{kind} from {show(item.metadata['minimum'])} to {show(item.metadata['maximum'])}"
 
 
 def boolean(text: str) -> bool:
@@ -771,12 +771,12 @@ def page() -> str:
 def table(advanced: bool) -> str:
     """Return the table of the advanced settings or of the others, in Markdown."""
     lines = ["| setting | default | meaning |", "|---|---|---|"]
-    for each in settings():
-        if each.metadata["advanced"] != advanced:
+    for item in settings():
+        if item.metadata["advanced"] != advanced:
             continue
-        assert each.default is not MISSING
-        default = f"`{show(each.default)}`" if show(each.default) else "(empty)"
-        lines.append(f"| `{each.name.upper()}` | {default} | {each.metadata['help']} |")
+        assert item.default is not MISSING
+        default = f"`{show(item.default)}`" if show(item.default) else "(empty)"
+        lines.append(f"| `{item.name.upper()}` | {default} | {item.metadata['help']} |")
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ function block(id, summary, ...content) {
   return element("details", { id, class: "block" }, element("summary", {}, ...summary), ...content);
 }
 
-/** What a successful answer holds, by content type. */
+/** The content of a successful answer, by type. */
 function contents({ content = {} }) {
   return Object.entries(content).map(([type, { schema }]) => {
     const text = schema.description ? ` (${schema.description})` : "";
@@ -53,7 +53,7 @@ function operation(path, method, { summary, requestBody, parameters, responses }
   const form = requestBody?.content["multipart/form-data"];
   if (form) route.append(properties(form.schema));
   if (parameters) {
-    const named = parameters.map((one) => [one.name, { ...one.schema, description: one.description }]);
+    const named = parameters.map(({ name, schema, description }) => [name, { ...schema, description }]);
     route.append(properties({ properties: Object.fromEntries(named) }));
   }
   const failures = Object.keys(responses).filter((status) => status >= "400");
@@ -65,7 +65,7 @@ function operation(path, method, { summary, requestBody, parameters, responses }
   return route;
 }
 
-/** Each error once, whichever routes have it. */
+/** Each error once, although several routes have it. */
 function errors(operations) {
   const texts = {};
   for (const { responses } of operations) {
@@ -76,7 +76,7 @@ function errors(operations) {
 
 /** Each header once, as the properties of an object. */
 function headers(operations) {
-  const all = operations.flatMap(({ responses }) => Object.values(responses).flatMap((one) => Object.entries(one.headers ?? {})));
+  const all = operations.flatMap(({ responses }) => Object.values(responses).flatMap((response) => Object.entries(response.headers ?? {})));
   return { properties: Object.fromEntries(all.map(([name, { schema, description }]) => [name, { ...schema, description }])) };
 }
 
@@ -116,7 +116,7 @@ function prepareLines(formats, asksForKey) {
   draw();
 }
 
-/** Open the part that the address names, which is only now there, or folded. */
+/** Open and show the part of the page that the address names; the browser looked for it too early. */
 function reveal() {
   const target = location.hash && at(location.hash.slice(1));
   if (!target) return;
@@ -128,7 +128,7 @@ function show({ info, security, paths, components }) {
   at("about").append(...info.description.split("\n\n").map((text) => element("p", {}, ...prose(text))));
   at("version").textContent = `version ${info.version}`;
   at("key-field").hidden = !security;
-  const routes = Object.entries(paths).flatMap(([path, methods]) => Object.entries(methods).map((one) => [path, ...one]));
+  const routes = Object.entries(paths).flatMap(([path, methods]) => Object.entries(methods).map((method) => [path, ...method]));
   const operations = routes.map((route) => route[2]);
   const form = paths[OPEN].post.requestBody.content["multipart/form-data"].schema;
   prepareLines(form.properties.response_format.enum, Boolean(security));

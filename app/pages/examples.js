@@ -3,7 +3,7 @@
 /** Text as one word of a shell. */
 const word = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
-/** The fields beside file and model. */
+/** The fields other than file and model. */
 function fields({ format, language, prompt, translate }) {
   const found = { response_format: format };
   if (language && !translate) found.language = language;

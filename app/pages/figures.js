@@ -1,9 +1,9 @@
-// What /status/figures holds, as the rates and shares that a person reads.
+// Turns /status/figures into the rates, shares and words that the page shows.
 
 const NOW_S = 30; // rates "now" are those of the last so many seconds
 const KEPT_S = 15;
 
-/** A number with as many digits as say something; a dash where there is none. */
+/** A number with its significant digits; a dash where there is none. */
 export function brief(number) {
   if (number === null || !Number.isFinite(number)) return "–";
   const digits = number !== 0 && number < 1 ? 2 : number < 10 ? 1 : 0;
@@ -22,13 +22,13 @@ export const duration = (seconds) =>
 /** A time to wait; a dash where there is none. */
 export const milliseconds = (ms) => (ms === undefined ? "–" : ms < 1000 ? `${brief(ms)} ms` : duration(ms / 1000));
 
-/** What a worker runs. */
+/** The model and version of a worker, in words. */
 export const running = ({ figures }) => `${figures.model ?? "unknown model"}, version ${figures.version ?? "unknown"}`;
 
 /** Bytes from a number of MiB. */
 export const memory = (mib) => (mib < 1024 ? `${brief(mib)} MB` : `${brief(mib / 1024)} GB`);
 
-/** What was done between two samples. */
+/** Rates between two samples. */
 function between(before, after) {
   const seconds = Math.max(1, after.time_s - before.time_s);
   const audio = after.audio_s - before.audio_s;
@@ -44,16 +44,16 @@ function between(before, after) {
 /** The rates of now: over the last NOW_S, or for as long as there are figures. */
 export function rates(history) {
   const last = history.at(-1);
-  const first = history.findLast((one) => one.time_s <= last.time_s - NOW_S) ?? history[0];
+  const first = history.findLast((sample) => sample.time_s <= last.time_s - NOW_S) ?? history[0];
   return between(first, last);
 }
 
-/** One bar for each step of the history: what was done in it a second, and the peaks in it. */
+/** One bar for each step of the history: its rates and its peaks. */
 export function steps(history) {
   return history.slice(1).map((after, n) => ({ ...after, ...between(history[n], after) }));
 }
 
-/** How much of the requests since the history began were told to come again. */
+/** Requests refused since the history began, and their share of all. */
 export function shed(history) {
   const [first, last] = [history[0], history.at(-1)];
   const refused = last.refused - first.refused;
@@ -61,7 +61,7 @@ export function shed(history) {
   return { refused, share: all ? refused / all : 0, seconds: last.time_s - first.time_s };
 }
 
-/** One sentence on the pool as a whole, and how bad it is: good, strained or bad. */
+/** The state of the whole pool (good, strained or bad), and a sentence on it. */
 export function verdict(found) {
   const { up, free } = found.totals;
   const all = found.workers.length;
@@ -85,7 +85,7 @@ export class Occupancy {
 
   of(name) {
     const [first, last] = [this.#readings[0], this.#readings.at(-1)];
-    const [before, after] = [first, last].map((one) => one?.workers.find((each) => each.name === name)?.figures);
+    const [before, after] = [first, last].map((reading) => reading?.workers.find((worker) => worker.name === name)?.figures);
     const seconds = last ? last.time_s - first.time_s : 0;
     if (!seconds || !after?.calls || before?.busy === undefined || after.busy < before.busy) return null;
     return (after.busy - before.busy) / seconds / after.calls;

@@ -68,7 +68,7 @@ function changed(recording) {
   at("progress").hidden = at("detail").hidden = !isWorking;
   at("resend").disabled = !at("cancel").hidden;
   if (isWorking) showProgress(recording, player.duration);
-  else at("state").textContent = state === "done" && !facts.text ? "Done. Nobody speaks in it." : STATES[state];
+  else at("state").textContent = state === "done" && !facts.text ? "Done. It holds no speech." : STATES[state];
   if (transcript.list.parentElement !== at("transcript")) at("transcript").replaceChildren(transcript.list);
   player.segments(transcript.segments);
   at("find").hidden = !transcript.segments.length;
@@ -153,7 +153,7 @@ async function takeSample() {
   take([new File([await answer.blob()], "sample.flac", { type: "audio/flac" })]);
 }
 
-/** The whole page takes what is dropped, so that nobody has to aim. */
+/** The whole page takes what is dropped, so that the small field need not be hit. */
 function watchDrops() {
   const over = (yes) => at("drop").classList.toggle("over", yes);
   addEventListener("dragover", (event) => {

@@ -1,4 +1,4 @@
-// The microphone: a recording as a file, and how loud it is meanwhile.
+// Records the microphone to a file, and measures its level meanwhile.
 
 const EVERY_MS = 50;
 
@@ -16,7 +16,7 @@ export class Recorder {
   /**
    * Start; the browser asks its user first.
    * @param onStart called when the user has agreed.
-   * @param onLevel called with a loudness from 0 to 1 and the seconds by now.
+   * @param onLevel called with the level from 0 to 1 and the seconds recorded so far.
    * @returns the recording, once it is stopped.
    */
   async record(onStart, onLevel) {
@@ -34,7 +34,7 @@ export class Recorder {
     onStart();
     this.#timer = setInterval(() => {
       meter.getFloatTimeDomainData(samples);
-      const top = samples.reduce((most, one) => Math.max(most, Math.abs(one)), 0);
+      const top = samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), 0);
       onLevel(Math.min(1, 1.6 * Math.sqrt(top)), (performance.now() - began) / 1000);
     }, EVERY_MS);
     await stopped;

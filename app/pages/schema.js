@@ -11,7 +11,7 @@ const nameOf = (schema) => schema.$ref.split("/").pop();
 /** A schema in a few words, with links to objects that have a name. */
 export function kind(schema) {
   if (schema.$ref) return [element("a", { href: `#object-${nameOf(schema)}` }, nameOf(schema))];
-  if (schema.anyOf) return schema.anyOf.flatMap((one, n) => (n ? [" or ", ...kind(one)] : kind(one)));
+  if (schema.anyOf) return schema.anyOf.flatMap((choice, n) => (n ? [" or ", ...kind(choice)] : kind(choice)));
   if (schema.type === "array") return ["list of ", ...kind(schema.items)];
   if (schema.contentSchema) return kind(schema.contentSchema);
   if (schema.enum) return [schema.enum.join(", ")];
@@ -19,7 +19,7 @@ export function kind(schema) {
   if (schema.format === "binary") return ["file"];
   if (schema.type === "object" && schema.properties) {
     const inner = Object.entries(schema.properties);
-    return ["{ ", ...inner.flatMap(([name, one], n) => [n ? ", " : "", `${name}: `, ...kind(one)]), " }"];
+    return ["{ ", ...inner.flatMap(([name, member], n) => [n ? ", " : "", `${name}: `, ...kind(member)]), " }"];
   }
   const type = [].concat(schema.type || "any").join(" or ");
   if (schema.minimum === undefined && schema.maximum === undefined) return [type];
@@ -35,10 +35,10 @@ export const field = (term, ...meaning) => element("div", { class: "field" }, el
 export function properties(schema) {
   const needed = new Set(schema.required || []);
   const list = element("dl");
-  for (const [name, one] of Object.entries(schema.properties || {})) {
+  for (const [name, property] of Object.entries(schema.properties || {})) {
     const term = [element("code", {}, name), ...(needed.has(name) ? [" ", element("span", { class: "needed" }, "required")] : [])];
-    const meaning = one.description ? [": ", ...prose(one.description)] : [];
-    list.append(field(term, element("span", { class: "quiet" }, ...kind(one)), ...meaning));
+    const meaning = property.description ? [": ", ...prose(property.description)] : [];
+    list.append(field(term, element("span", { class: "quiet" }, ...kind(property)), ...meaning));
   }
   return list;
 }

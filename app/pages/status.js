@@ -17,7 +17,7 @@ let timer = 0;
 let paused = false;
 let shown = 0; // when the figures on the page were read
 
-/** Put text in, and only where it is another: a screen reader speaks of changes alone. */
+/** Set a text only if it changes, because a screen reader announces each change. */
 function say(id, text) {
   if (at(id).textContent !== text) at(id).textContent = text;
 }
@@ -27,7 +27,7 @@ function judge(kind, sentence) {
   say("verdict", sentence);
 }
 
-/** A share as a bar; what it means stands beside it as text. */
+/** A share as a bar; the text next to it has the value. */
 function bar(share) {
   return shape(
     "svg",
@@ -41,7 +41,7 @@ function gauge(name, text, share) {
   return element("div", { class: "gauge" }, label, ...(share === undefined ? [] : [bar(share)]));
 }
 
-/** What the median leaves out. */
+/** The times of the slowest requests and of deferred ones. */
 function latencies({ realtime, deferred }) {
   const slow = `95 % within ${milliseconds(realtime.p95_ms)}`;
   return deferred.requests ? `${slow}; deferred ${milliseconds(deferred.p50_ms)}, ${milliseconds(deferred.p95_ms)}` : slow;
@@ -94,38 +94,38 @@ function charts(history) {
   );
 }
 
-function worker(one, differ) {
-  const title = element("div", { class: "name" }, one.name, " ", element("span", { class: `state ${one.state}` }, one.state));
-  const what = differ ? `${running(one)}, ` : "";
-  title.append(element("small", {}, `${what}for ${duration(one.since_s)}`));
+function workerRow(worker, differ) {
+  const title = element("div", { class: "name" }, worker.name, " ", element("span", { class: `state ${worker.state}` }, worker.state));
+  const what = differ ? `${running(worker)}, ` : "";
+  title.append(element("small", {}, `${what}for ${duration(worker.since_s)}`));
   const row = element("li", {}, title);
-  if (one.reason) row.append(element("p", { class: "reason" }, one.reason));
-  if (one.state !== "up") return row;
-  const { device, used, free } = one.figures;
-  const busy = occupancy.of(one.name);
-  row.append(gauge("Slots", `${one.used} of ${one.slots}`, one.used / one.slots));
+  if (worker.reason) row.append(element("p", { class: "reason" }, worker.reason));
+  if (worker.state !== "up") return row;
+  const { device, used, free } = worker.figures;
+  const busy = occupancy.of(worker.name);
+  row.append(gauge("Slots", `${worker.used} of ${worker.slots}`, worker.used / worker.slots));
   if (device) row.append(gauge(device === "cpu" ? "CPU busy" : "GPU busy", percent(busy), busy));
   if (used !== undefined) row.append(gauge("GPU memory", `${memory(used)} of ${memory(used + free)}`, used / (used + free)));
   return row;
 }
 
-function refusal(one) {
+function refusalRow(refusal) {
   return element(
     "li",
     {},
-    element("span", {}, element("span", { class: "what" }, one.reason), `, ${one.tier}`),
-    element("span", { class: "count" }, brief(one.requests)),
+    element("span", {}, element("span", { class: "what" }, refusal.reason), `, ${refusal.tier}`),
+    element("span", { class: "count" }, brief(refusal.requests)),
   );
 }
 
-function fault(one) {
-  const when = new Date(one.time_s * 1000).toLocaleTimeString();
-  const places = [when, one.tier, one.worker && `at ${one.worker}`, `id ${one.id}`];
+function faultRow(fault) {
+  const when = new Date(fault.time_s * 1000).toLocaleTimeString();
+  const places = [when, fault.tier, fault.worker && `at ${fault.worker}`, `id ${fault.id}`];
   return element(
     "li",
     {},
-    element("span", { class: "what" }, `${one.status} ${one.code}`),
-    element("span", { class: "count" }, one.times > 1 ? `${brief(one.times)} times` : ""),
+    element("span", { class: "what" }, `${fault.status} ${fault.code}`),
+    element("span", { class: "count" }, fault.times > 1 ? `${brief(fault.times)} times` : ""),
     element("small", {}, places.filter(Boolean).join(", ")),
   );
 }
@@ -143,14 +143,14 @@ function show(found) {
   charts(found.history);
   const models = [...new Set(found.workers.filter(({ state }) => state === "up").map(running))];
   say("running", [...models, `balancer up for ${duration(found.uptime_s)}`].join("; "));
-  list("workers", found.workers, (one) => worker(one, models.length > 1), "None.");
-  list("refused", found.refused, refusal, "Nobody was refused.");
-  list("faults", found.faults, fault, "None since the balancer started.");
+  list("workers", found.workers, (worker) => workerRow(worker, models.length > 1), "None.");
+  list("refused", found.refused, refusalRow, "None.");
+  list("faults", found.faults, faultRow, "None since the balancer started.");
   at("figures").hidden = false;
   shown = Date.now();
 }
 
-/** What to say where there are no figures. */
+/** A sentence on why there are no figures. */
 async function refused(answer) {
   const body = await answer.json().catch(() => null);
   return body?.error?.message ?? `The balancer answered with status ${answer.status}.`;

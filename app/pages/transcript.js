@@ -83,7 +83,7 @@ export class Transcript {
     if (heard && follows && performance.now() - scrolledAt > LOOKING_MS) reveal(heard);
   }
 
-  /** Return the words of each place where a text stands, whatever its case. */
+  /** Return the words of each place where a text occurs, in any case. */
   find(wanted) {
     const places = [];
     for (const { text, words } of this.#lines) {

@@ -304,7 +304,7 @@ class TestPlayground:
     def test_silence_is_said(self, page):
         choose(page, recording("silence_3s.wav").path)
 
-        assert page.text("#state") == "Done. Nobody speaks in it."
+        assert page.text("#state") == "Done. It holds no speech."
         assert page.text("#transcript") == ""
         assert shown(page, "text").strip() == ""
 
