@@ -86,11 +86,9 @@ class Agreement:
     def unsent(self, words: Sequence[Word]) -> Sequence[Word]:
         """Return the words of a window that are not confirmed yet: those after the confirmed end,
         without a repetition of the last confirmed words."""
-        if not self.confirmed:
-            return words
         until_s = self.until_s
         words = [word for word in words if (word.start + word.end) / 2 > until_s]
-        if not words or words[0].start > until_s + NEAR_S:
+        if not self.confirmed or not words or words[0].start > until_s + NEAR_S:
             return words
         for count in range(min(MOST_REPEATED, len(words), len(self.confirmed)), 0, -1):
             last = [word.key for word in self.confirmed[-count:]]

@@ -22,7 +22,7 @@ from app.live.agreement import Word
 from app.live.codec import Codec
 from app.live.events import Event, new_id
 from app.live.options import Options, TurnDetection, a_text
-from app.live.turn import BYTES, Turn, Window
+from app.live.turn import BYTES, LEAD_S, Turn, Window
 from app.live.voice import PIECE, Change, Voice, samples_of
 from app.live.windows import Answer, Balancer, Busy
 
@@ -32,7 +32,7 @@ LONGEST_WAIT_S = 5.0  # between two tries of a window
 # For a window's answer while the client sends faster than it is transcribed. Less than the gateway
 # waits for a pong: a connection that is not read answers no ping.
 PATIENCE_S = 45.0
-CONTEXT_CHARACTERS = 200  # of the turns before
+LEAD = int(LEAD_S * SAMPLE_RATE)  # samples
 EVENT_BYTES = 4 << 20  # a minute of 24 kHz PCM in base64
 EVENT_ID_CHARACTERS = 512  # OpenAI's limit
 KEY_REFUSED = "The API key is no longer valid."
@@ -88,9 +88,10 @@ class Session:
         self._turns: deque[Turn] = deque()  # the oldest first
         self._open: Turn | None = None  # the last of them, while audio is added to it
         self._previous_item: str | None = None
-        self._context = ""
+        self._language_before: str | None = None  # of the newest completed turn with words
         self._position = 0  # samples since the session began
-        self._before = bytearray()  # audio before the next turn, which may belong to it
+        self._free = 0  # from this sample on, audio belongs to no turn or to the open one
+        self._recent = bytearray()  # the newest audio
         self._is_busy = False  # the pool refused the newest window
         self._behind_sent_at = 0.0  # 0: the client knows of no audio that is behind
         self._is_ending = False
@@ -200,7 +201,9 @@ class Session:
             self._turns.remove(self._open)
             metrics.TURNS.labels("cleared").inc()
         self._open = None
-        self._before.clear()
+        if self._free < self._position:
+            self._recent.clear()
+            self._free = self._position
         self._voice.speaking = False
         self._emit(events.event("input_audio_buffer.cleared"))
 
@@ -209,13 +212,12 @@ class Session:
     def _hear(self, samples: np.ndarray, now: float) -> None:
         """Add samples to the open turn, or start one, and find speech in them."""
         self._position += samples.size
+        self._recent += samples.tobytes()
+        del self._recent[: max(0, len(self._recent) - (self._kept + LEAD) * BYTES)]
         if self._open is not None:
             self._open.append(samples, now)
-        else:
-            self._before += samples.tobytes()
-            del self._before[: max(0, len(self._before) - self._kept * BYTES)]
-            if self._options.turn_detection is None:
-                self._start_turn(0, now)
+        elif self._options.turn_detection is None:
+            self._start_turn(self._position - self._kept, now)
         for change in self._voice.feed(samples):
             self._on_change(change, now)
         if self._open is None:
@@ -249,17 +251,19 @@ class Session:
             end = change.at + self._voice.silence
             item = {"item_id": turn.item_id, "audio_end_ms": milliseconds(end)}
             self._emit(events.event("input_audio_buffer.speech_stopped", **item))
-            self._before += turn.tail(self._position - end)
             self._end_turn()
+            self._free = end
 
     def _start_turn(self, start: int, now: float) -> Turn:
-        """Open a turn with the audio that was kept, at the earliest from this sample on."""
-        start = max(start, self._position - len(self._before) // BYTES)
-        turn = self._open = Turn(new_id("item"), start)
+        """Open a turn with the audio of no other turn, at the earliest from this sample on."""
+        recent = np.frombuffer(bytes(self._recent), np.int16)
+        start = max(start, self._free, self._position - recent.size)
+        lead, samples = np.split(recent, [recent.size - (self._position - start)])
+        language = self._options.transcription.get("language")
+        turn = Turn(new_id("item"), start, language, lead[-LEAD:].tobytes())
+        turn.append(samples, now)
         self._turns.append(turn)
-        before = np.frombuffer(bytes(self._before), np.int16)
-        turn.append(before[before.size - (self._position - start) :], now)
-        self._before.clear()
+        self._open = turn
         return turn
 
     def _close_turn(self) -> None:
@@ -270,7 +274,6 @@ class Session:
         if turn is not None and turn.voiced:
             self._end_turn()
         elif turn is not None:
-            self._before += turn.tail(self._kept)
             self._turns.remove(turn)
             self._open = None
 
@@ -279,6 +282,7 @@ class Session:
         turn, self._open = self._open, None
         assert turn is not None
         turn.ended = True
+        self._free = self._position
         self._voice.speaking = False
         metrics.SPEECH_SECONDS.inc(turn.received / SAMPLE_RATE)
         previous, self._previous_item = self._previous_item, turn.item_id
@@ -326,11 +330,10 @@ class Session:
 
     async def _send(self, turn: Turn) -> None:
         """Send one window of a turn, and take its answer."""
-        window = turn.window()
-        context = turn.context() or self._context
+        window = turn.window(self._language_before)
         try:
             answer = await self._balancer.transcribe(
-                window.wav(), self._options, self._key, context, turn.language
+                window.wav(), self._options, self._key, turn.language
             )
         except Busy as busy:
             metrics.WINDOWS.labels("busy").inc()
@@ -384,7 +387,7 @@ class Session:
         scored = words if self._options.include_logprobs else None
         seconds = turn.received / SAMPLE_RATE
         self._emit(events.completed(turn.item_id, text, seconds, scored))
-        self._context = f"{self._context} {text}"[-CONTEXT_CHARACTERS:]
+        self._language_before = turn.language or self._language_before
         self._turns.remove(turn)
         self._progress.set()
         metrics.TURNS.labels("completed").inc()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 
@@ -14,9 +14,10 @@ from app.errors import ServiceError
 from app.live.agreement import Agreement, Word
 
 BYTES = 2  # of a sample
-# A window longer than this loses its confirmed audio. Whisper needs some seconds of context.
-TRIM_S = 8.0
-KEPT_S = 3.0  # from a window with hardly any speech Whisper makes text up
+# A window begins with audio of confirmed words, at first of the turn before: Whisper needs some
+# seconds of context, and makes up less from them than from the confirmed text as a prompt.
+LEAD_S = 4.0
+TRIM_S = 8.0  # a longer window loses its confirmed audio but for the lead
 # A window must fit Whisper's 30 s. Past this, the first half's words count as confirmed.
 FORCE_S = 26.0
 # Less speech than this after the last confirmed word is that word's end, and a word that begins
@@ -65,7 +66,8 @@ class Turn:
     Attributes:
         item_id: the turn's name in events.
         start: its first sample, counted from the session's first.
-        language: detected by a window with confirmed words; None: not yet.
+        language: given by the client, or detected by a window with confirmed words; None: neither
+            yet.
         received: the end of its audio.
         voiced: the end of its last speech.
         seen: the end of the newest window that was answered.
@@ -76,15 +78,20 @@ class Turn:
     item_id: str
     start: int
     language: str | None = None
+    lead: InitVar[bytes] = b""
     received: int = 0
     voiced: int = 0
     seen: int = 0
     ended: bool = False
     failure: ServiceError | None = None
     words: Agreement = field(default_factory=Agreement)
-    _audio: bytearray = field(default_factory=bytearray)
-    _base: int = 0  # of the first sample in `_audio`
+    _audio: bytearray = field(init=False)
+    _base: int = field(init=False)  # of the first sample in `_audio`
     _arrivals: deque[tuple[int, float]] = field(default_factory=deque)
+
+    def __post_init__(self, lead: bytes) -> None:
+        self._audio = bytearray(lead)
+        self._base = -len(lead) // BYTES
 
     def append(self, samples: np.ndarray, now: float) -> None:
         """Add samples (int16, 16 kHz) that arrived at a monotonic time."""
@@ -94,12 +101,6 @@ class Turn:
         if len(self._arrivals) > 1 and self.received - self._arrivals[-2][0] < ARRIVALS_APART:
             self._arrivals.pop()
         self._arrivals.append((self.received, now))
-
-    def tail(self, n: int) -> bytes:
-        """Return the last `n` samples, as far as they are in memory."""
-        if self.failure is not None:  # the newest audio was not kept
-            return b""
-        return bytes(self._audio[max(0, len(self._audio) - n * BYTES) :])
 
     @property
     def unseen_s(self) -> float:
@@ -131,10 +132,17 @@ class Turn:
             return paused or self.unseen_s >= interval_s
         return bool(self.words.pending) and self.unseen_s >= interval_s
 
-    def window(self) -> Window:
-        """Return the audio that is not confirmed, and a few confirmed seconds before it."""
-        start_s = self._base / SAMPLE_RATE
-        return Window(bytes(self._audio), start_s, self.received, self.ended)
+    def window(self, language_before: str | None = None) -> Window:
+        """Return the audio that is not confirmed, after its lead.
+
+        Args:
+            language_before: of the turn before. Audio in another language would be misleading, so
+                its lead waits until this turn's language is known.
+        """
+        is_same = self.language is not None and self.language == language_before
+        start = self._base if is_same else max(0, self._base)
+        pcm = bytes(self._audio[(start - self._base) * BYTES :])
+        return Window(pcm, start / SAMPLE_RATE, self.received, self.ended)
 
     def answer(self, window: Window, words: Sequence[Word]) -> list[Word]:
         """Take a window's words, relative to its start; return those that it confirms."""
@@ -154,11 +162,6 @@ class Turn:
         self._trim(window)
         return confirmed
 
-    def context(self) -> str:
-        """Return the confirmed text whose audio has left the window."""
-        base_s = self._base / SAMPLE_RATE
-        return "".join(word.text for word in self.words.confirmed if word.end <= base_s)
-
     def drop_silence(self) -> None:
         """Forget audio without speech, so that memory does not grow while nobody speaks."""
         is_silent = self.voiced <= self.seen or self._is_confirmed()
@@ -176,8 +179,8 @@ class Turn:
 
     def _trim(self, window: Window) -> None:
         """Drop confirmed audio of a long window, up to the end of a sentence or, in a longer one,
-        of a word; its last `KEPT_S` stay."""
-        until_s = window.start_s + window.seconds - KEPT_S
+        of a word; its last `LEAD_S` stay."""
+        until_s = window.start_s + window.seconds - LEAD_S
         inside = [word for word in self.words.confirmed if window.start_s < word.end <= until_s]
         if window.seconds <= TRIM_S or not inside:
             if window.seconds > FORCE_S:  # nothing was said in its first half

@@ -18,7 +18,6 @@ from app.live.options import Options
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 ANSWER_S = 120.0  # a window waits 20 s at most for a slot; a CPU takes seconds for a long one
 CONNECT_S = 2.0
-PROMPT_CHARACTERS = 400  # of confirmed text; Whisper keeps 223 tokens of a prompt
 AGAIN_S = 1.0  # without Retry-After
 
 
@@ -67,14 +66,13 @@ class Balancer:
         await self._client.aclose()
 
     async def transcribe(
-        self, wav: bytes, options: Options, key: str | None, context: str, language: str | None
+        self, wav: bytes, options: Options, key: str | None, language: str | None
     ) -> Answer:
         """Return a window's words.
 
         Args:
             key: the session's key; None: the service asks for none.
-            context: confirmed text before the window.
-            language: detected by an earlier window of the turn.
+            language: of the turn; None: not known yet.
 
         Raises:
             Busy: send the window again later.
@@ -84,7 +82,7 @@ class Balancer:
             async with asyncio.timeout(ANSWER_S):
                 response = await self._client.post(
                     TRANSCRIPTIONS,
-                    data=fields(options, context, language),
+                    data=fields(options, language),
                     files={"file": ("window.wav", wav, "audio/wav")},
                     headers={"Authorization": f"Bearer {key}"} if key else {},
                 )
@@ -98,14 +96,13 @@ class Balancer:
         return Answer(words_of(body), body.get("language"))
 
 
-def fields(options: Options, context: str, language: str | None) -> dict[str, Any]:
+def fields(options: Options, language: str | None) -> dict[str, Any]:
     """Return a window's form fields."""
     given = options.transcription
-    prompt = f"{given.get('prompt') or ''} {context[-PROMPT_CHARACTERS:].lstrip()}".strip()
     values = {
         "model": given["model"],
         "language": given.get("language") or language,
-        "prompt": prompt,
+        "prompt": given.get("prompt"),
         "languages[]": None if language else given.get("languages"),
         "keywords[]": given.get("keywords"),
     }

@@ -127,7 +127,7 @@ class TestWords:
         client.assert_deltas_add_up()
 
     @run
-    async def test_windows_carry_the_sessions_options_and_the_confirmed_text(self, start):
+    async def test_windows_carry_the_sessions_options_and_begin_with_the_turn_before(self, start):
         pool = Pool()
         transcription = {"model": "m", "language": "pl", "prompt": "Names: Łódź", "keywords": ["k"]}
         async with (
@@ -139,10 +139,10 @@ class TestWords:
             await client.append(marked(2))
             await client.finish()
 
+        assert pool.windows[-1] == 5.0
         last = pool.requests[-1].decode("utf-8", "replace")
         for name, value in {
-            "language": "pl", "model": "m", "keywords[]": "k",
-            "prompt": "Names: Łódź w1 w2 w3 w4 w5 w6",
+            "language": "pl", "model": "m", "keywords[]": "k", "prompt": "Names: Łódź"
         }.items():  # fmt: skip
             assert re.search(rf'name="{re.escape(name)}"(\r\n[^\r]*)?\r\n\r\n{value}\r\n', last), (
                 name

@@ -16,7 +16,8 @@ from app.live.agreement import Agreement, Word
 from app.live.client_secret import Grant, check, sign
 from app.live.codec import TABLES, Codec
 from app.live.options import AudioFormat, Options, TurnDetection
-from app.live.turn import FORCE_S, TRIM_S, Turn
+from app.live.session import LEAD
+from app.live.turn import FORCE_S, LEAD_S, TRIM_S, Turn
 from app.live.voice import Voice, samples_of
 from tests.support.recordings import recording, to_pcm
 
@@ -159,7 +160,25 @@ class TestTurn:
         turn.answer(turn.window(), spoken)
 
         assert turn.window().start_s == 4.0
-        assert turn.context() == " one two."
+
+    def test_a_window_begins_with_audio_of_the_turn_before_in_its_language(self):
+        turn = Turn("item", 0, "en", np.ones(LEAD, np.int16).tobytes())
+        turn.append(np.zeros(16_000, np.int16), 0.0)
+        window = turn.window("en")
+
+        heard = [Word(" Before.", 0.2, 0.9), Word(" Hello", LEAD_S + 0.1, LEAD_S + 0.6)]
+        confirmed = [turn.answer(window, heard) for _ in range(2)]
+
+        assert (window.start_s, window.seconds) == (-LEAD_S, LEAD_S + 1)
+        assert list(map(texts, confirmed)) == ["", "Hello"]
+
+    @pytest.mark.parametrize("language", ["fr", None], ids=["another language", "not known yet"])
+    def test_a_window_has_no_audio_of_another_language(self, language):
+        turn = Turn("item", 0, language, np.ones(LEAD, np.int16).tobytes())
+        turn.append(np.zeros(16_000, np.int16), 0.0)
+
+        assert not any(turn.window("en").pcm)
+        assert turn.window("en").start_s == 0.0
 
     def test_a_window_that_never_agrees_is_confirmed_before_it_exceeds_whispers(self):
         turn = Turn("item", 0)
