@@ -21,7 +21,8 @@ LIMIT_S = 240
 
 def test_every_turn_has_all_its_words_while_workers_are_killed_and_the_balancer_reloaded(tmp_path):
     """The workers' words are the numbers of the audio that they get, so each word is compared."""
-    with Entry.started(tmp_path, workers=2, LIVE_INTERVAL_S="0.5") as entry:
+    settings = {"LIVE_INTERVAL_S": "0.5", "QUEUE_TIMEOUT_S": "1"}
+    with Entry.started(tmp_path, workers=2, **settings) as entry:
         for worker in entry.workers:
             worker.answer = lambda form: Reply(body=transcript(form))
             worker.delay_s = 0.1
@@ -32,6 +33,7 @@ def test_every_turn_has_all_its_words_while_workers_are_killed_and_the_balancer_
         completed = client.of(f"{TRANSCRIPTION}.completed")
         assert [numbers_of(turn["transcript"]) for turn in completed] == [words] * TURNS
         assert client.of(f"{TRANSCRIPTION}.failed") == []
+        assert client.of("rate_limits.updated")  # windows were refused while no worker was up
         client.assert_deltas_add_up()
 
 
@@ -58,13 +60,13 @@ async def session(url: str) -> LiveClient:
 
 
 async def disturb(entry: Entry) -> None:
-    """Kill each worker, reload the balancer, and kill all workers at once."""
+    """Kill each worker, then all at once for longer than requests wait, and reload the balancer."""
     for worker in entry.workers:
         await asyncio.sleep(0.7)
         with worker.killed():
             await asyncio.sleep(0.5)
-    await asyncio.to_thread(entry.reload)
     with ExitStack() as dead:
         for worker in entry.workers:
             dead.enter_context(worker.killed())
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(2.5)
+    await asyncio.to_thread(entry.reload)
