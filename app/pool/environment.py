@@ -14,7 +14,7 @@ from app.config import ROOT, Config, settings
 
 # How long Supervisor waits for a program to end before it kills it. It stops the gateway first,
 # then all workers at once, then HAProxy.
-GATEWAY_STOP_S = 20  # open turns are finished within 10 s
+GATEWAY_STOP_S = 20  # it ends within 14 s (app/live/gateway.py)
 WORKER_STOP_MARGIN_S = 10  # beyond DRAIN_TIMEOUT_S, within which Gunicorn ends
 BALANCER_STOP_S = 5
 SUPERVISOR_STOP_S = 5  # Supervisor's own steps, up to 1 s each
