@@ -95,6 +95,16 @@ def test_a_new_certificate_is_checked_with_the_installed_files(folder, tmp_path)
     assert (folder / "certificate.pem").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_secret_that_others_may_read_is_installed_again(folder, tmp_path):
+    pem = certificate(tmp_path).read_text()
+    assert install(folder, secrets={"certificate.pem": pem})["changed"]
+    (folder / "certificate.pem").chmod(0o640)  # as in earlier versions
+
+    assert install(folder, secrets={"certificate.pem": pem})["names"] == ["certificate.pem"]
+    assert (folder / "certificate.pem").stat().st_mode & 0o777 == 0o600
+    assert not install(folder, secrets={"certificate.pem": pem})["changed"]
+
+
 def test_a_dry_run_checks_and_replaces_nothing(folder):
     before = contents(folder)
     wrong = {"20-service.cfg": "frontend api\n    bnd :1\n"}

@@ -30,13 +30,13 @@ ALERT = re.compile(r"^\[ALERT\][^:]*:(?: config :)? *(.*)", re.MULTILINE)
 SUMMARY = re.compile(r"(fatal|error\(s\)|errors) found|Error\(s\) found", re.IGNORECASE)
 
 
-def changed_names(folder, contents):
-    """Return the names of the files whose content differs."""
+def changed_names(folder, contents, modes):
+    """Return the names of the files whose content or mode differs."""
     names = []
     for name, content in contents.items():
         path = folder / name
         installed = path.read_text() if path.exists() else ""
-        if installed != content:
+        if installed != content or (content and path.stat().st_mode & 0o777 != modes[name]):
             names.append(name)
     return names
 
@@ -89,7 +89,9 @@ def main():
     )
     folder = Path(module.params["folder"])
     contents = {**module.params["files"], **module.params["secrets"]}
-    names = changed_names(folder, contents)
+    # HAProxy reads the secrets before it gives up root's rights.
+    modes = {name: 0o600 if name in module.params["secrets"] else 0o644 for name in contents}
+    names = changed_names(folder, contents, modes)
     if names and module.params["checked"]:
         said = refusal(folder, contents)
         if said:
@@ -108,10 +110,7 @@ def main():
     ]
     if not module.check_mode:
         for name in names:
-            # HAProxy reads them before it gives up root's rights.
-            install(
-                folder / name, contents[name], 0o600 if name in module.params["secrets"] else 0o644
-            )
+            install(folder / name, contents[name], modes[name])
     module.exit_json(changed=bool(names), names=names, diff=diff)
 
 
