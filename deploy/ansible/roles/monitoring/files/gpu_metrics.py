@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 FIGURES = {
-    "utilization.gpu": ("gpu_busy_percent", "how much of the last moments the GPU was at work", 1),
+    "utilization.gpu": ("gpu_busy_percent", "share of time in which the GPU was busy", 1),
     "memory.used": ("gpu_memory_used_bytes", "memory in use", 1 << 20),
-    "memory.total": ("gpu_memory_total_bytes", "memory there is", 1 << 20),
+    "memory.total": ("gpu_memory_total_bytes", "total memory", 1 << 20),
     "temperature.gpu": ("gpu_temperature_celsius", "temperature", 1),
     "power.draw": ("gpu_power_watts", "power", 1),
 }
@@ -18,11 +18,11 @@ FIGURES = {
 def main():
     target = sys.argv[1]
     query = ",".join(["uuid", *FIGURES])
-    told = subprocess.run(
+    output = subprocess.run(
         ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"],
         capture_output=True, text=True, timeout=30, check=True,
     ).stdout  # fmt: skip
-    gpus = [[field.strip() for field in row] for row in csv.reader(told.splitlines())]
+    gpus = [[field.strip() for field in row] for row in csv.reader(output.splitlines())]
     lines = []
     for column, (name, help_text, scale) in enumerate(FIGURES.values(), start=1):
         lines += [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
