@@ -5,8 +5,7 @@ Cutting the padding is 4 to 6 times cheaper but alone damages text: some short c
 repetition loop. So a suspicious result is discarded and the full window is decoded. Tail windows
 are the hallucination filter's; it discards unlikely ones, which are never decoded again.
 
-Source of the thresholds: on held-out clips, -0.65 and 1.6 removed most of the word errors that -0.8
-and 1.8 had added, and full windows still took twice the processor time (docs/measurements.md).
+Source of the thresholds: docs/measurements.md, "Encoder window".
 """
 
 from __future__ import annotations

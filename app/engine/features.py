@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from faster_whisper.feature_extractor import FeatureExtractor
 
-# Frames of one Fourier transform: its arrays stay in the processor's cache. In one piece, as
-# faster-whisper makes it, the transform of 25 s takes 12 ms, of which the kernel needs half to
-# hand out pages of memory; in such pieces the same operations take 6 ms.
+# Frames of one Fourier transform: few enough that its arrays stay in the processor's cache and the
+# kernel need not hand out new pages for them. `python -m tests.measure.bench_host --parts windows`
+# measures it; its figures are in docs/measurements.md, "The host's processor".
 BLOCK_FRAMES = 128
 
 

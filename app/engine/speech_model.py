@@ -1,7 +1,8 @@
 """Compute the probability of speech in each 32 ms of a recording, with Silero VAD.
 
-The model is the one in faster-whisper's package in a form that takes a third of its processor time
-(tests/support/speech_model.py wrote it). Its probabilities differ by less than 1e-5.
+The model is the one in faster-whisper's package in a form that takes less processor time
+(tests/support/speech_model.py wrote it; docs/measurements.md, "The host's processor"). Its
+probabilities differ by less than 1e-5 (tests/model/test_speech_model.py).
 Source: github.com/snakers4/silero-vad, MIT licence.
 """
 
@@ -17,8 +18,8 @@ MODEL = Path(__file__).with_name("speech.onnx")
 FRAME = 512  # samples
 CONTEXT = 64  # samples of the previous frame that the model sees too
 STATE = (1, 1, 128)
-# Frames of one call. Their intermediate results, 1.3 MB, stay in ONNX Runtime's arena for the next
-# call; without it the kernel would hand out and clear the pages each time.
+# Frames of one call: few enough that ONNX Runtime's arena keeps their intermediate results for the
+# next call. For larger ones the kernel would hand out and clear pages each time.
 BLOCK_FRAMES = 64
 
 
