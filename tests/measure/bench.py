@@ -46,7 +46,7 @@ from app.engine.cancellation import Cancellation
 from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
-from app.observability import metrics
+from tests.measure.device import device_figures
 from tests.support import models
 from tests.support import plain as plain_whisper
 from tests.support.client import TRANSCRIPTIONS
@@ -144,13 +144,6 @@ def measure(row: str, decode: Decode, language: str | None, level: int, n: int) 
         (after[0] - busy) / elapsed if ours else None,
         (after[2] - windows) / max(1, after[1] - calls) if ours else None,
     )  # fmt: skip
-
-
-def device_figures() -> tuple[float, float, float]:
-    """Busy seconds, generate calls and the windows in them, so far."""
-    generate = metrics.BATCH_SIZE.labels("generate")
-    calls = sum(bucket.get() for bucket in generate._buckets)
-    return metrics.DEVICE_BUSY_SECONDS._value.get(), calls, generate._sum.get()
 
 
 def path(folder: Path) -> dict[str, object]:

@@ -28,6 +28,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from app.config import ROOT, Config
@@ -79,21 +80,30 @@ def main() -> int:
 
 
 def run(name: str, seconds: float, variables: dict[str, str]) -> bool:
-    """Run one part; return whether it finished. At its time's end, end its whole process group."""
+    """Run one part; return whether it finished."""
     print(f"\n## {name}", flush=True)
     began = time.monotonic()
-    process = subprocess.Popen(
+    finished = run_command(
         [sys.executable, "-m", f"tests.measure.gpu.{name}"],
-        cwd=ROOT,
-        env=os.environ | variables | {DEADLINE: str(began + seconds - SPARE_S)},
-        start_new_session=True,
+        seconds,
+        os.environ | variables | {DEADLINE: str(began + seconds - SPARE_S)},
     )
+    print(f"\n({name}: {time.monotonic() - began:.0f} s)")
+    return finished
+
+
+def run_command(command: Sequence[str], seconds: float, environment: Mapping[str, str]) -> bool:
+    """Run a command; return whether it succeeded in time.
+
+    At the end of its time it is interrupted. Its whole process group is killed in any case.
+    """
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     in_time = True
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
         in_time = False
-        print(f"\n{name}: its {seconds:.0f} s are over; what it had measured is in its file.")
+        print(f"\nIts {seconds:.0f} s are over; the figures measured until then are in its file.")
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             process.wait(CLEAN_UP_S)
@@ -101,7 +111,7 @@ def run(name: str, seconds: float, variables: dict[str, str]) -> bool:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    print(f"\n({name}: {time.monotonic() - began:.0f} s, exit status {process.returncode})")
+    print(f"\nExit status: {process.returncode}", flush=True)
     return in_time and process.returncode == 0
 
 

@@ -40,9 +40,9 @@ import psutil
 from app.config import ROOT
 from tests.measure import bench
 from tests.measure.load.caller import BOUNDARY, TRANSCRIPTIONS, form
+from tests.measure.load.counters import Counts, Samples, Target, less, mean, total
 from tests.measure.stages import COUNTED
 from tests.support import models
-from tests.support.http import HTTP
 from tests.support.recordings import SAMPLE_RATE, speech, wav
 from tests.support.simulated import FOLDER
 from tests.support.stack import Stack
@@ -157,15 +157,10 @@ def pool(workers: int = 1, turns: bool = False, **settings: str) -> Iterator[Sta
             yield stack
 
 
-def counters(stack: Stack, workers: int) -> dict[str, float]:
-    """What the workers' metrics have counted so far: name with labels -> sum."""
-    found: dict[str, float] = {}
-    for number in range(1, workers + 1):
-        for line in HTTP.get(stack.worker_url(number) + "/metrics").text.splitlines():
-            if not line.startswith("#"):
-                name, value = line.rsplit(" ", 1)
-                found[name] = found.get(name, 0.0) + float(value)
-    return found
+def counted(stack: Stack, workers: int) -> Samples:
+    """Return the workers' metrics, added up."""
+    urls = tuple(stack.worker_url(number) for number in range(1, workers + 1))
+    return Counts.of(Target("service", stack.url, worker_urls=urls)).workers
 
 
 def processor_s(stack: Stack) -> dict[str, float]:
@@ -187,19 +182,19 @@ def measure(
     url = stack.worker_url(1) if direct else stack.url
     record(stack, bodies, workers)
     asyncio.run(run_load(url, bodies, WARM_S, CLIENTS))
-    before, cpu, began = counters(stack, workers), processor_s(stack), time.monotonic()
+    before, cpu, began = counted(stack, workers), processor_s(stack), time.monotonic()
     load = asyncio.run(
         run_load(url, bodies, seconds, CLIENTS, stack.worker_url(1) if health else None)
     )
-    elapsed, after, spent = time.monotonic() - began, counters(stack, workers), processor_s(stack)
-    grown = {name: value - before.get(name, 0.0) for name, value in after.items()}
+    elapsed, after, spent = time.monotonic() - began, counted(stack, workers), processor_s(stack)
+    grown = less(after, before)
     n = len(load.latencies_s)
-    assert not grown.get("simulated_gpu_computed_total"), "results were not recorded"
+    assert not total(grown, "simulated_gpu_computed_total"), "results were not recorded"
     per_window = {name: 1000 * (spent[name] - cpu[name]) / n for name in cpu}
     stages = {
-        name.split('"')[1]: 1000 * value / n
-        for name, value in grown.items()
-        if name.startswith(f"{COUNTED}_total")
+        dict(labels)["stage"]: 1000 * value / n
+        for (name, labels), value in grown.items()
+        if name == f"{COUNTED}_total"
     }
     simulated = stages.pop("simulation", 0.0)
     per_window["workers"] -= simulated
@@ -210,7 +205,9 @@ def measure(
         "cores": sum(spent[name] - cpu[name] for name in cpu) / elapsed,
         "stages_ms": stages,
         "simulation_ms": simulated,
-        "batch": {kind: batch(grown, kind) for kind in KINDS},
+        "batch": {
+            kind: mean(grown, "transcription_batch_size", kind=kind) or 0.0 for kind in KINDS
+        },
         "refused": load.refused,
         "p50_s": bench.percentile(load.latencies_s, 0.5),
         "p95_s": bench.percentile(load.latencies_s, 0.95),
@@ -224,13 +221,6 @@ def record(stack: Stack, bodies: Sequence[bytes], workers: int) -> None:
     """Have each worker ask for each window once; the first one's model computes the results."""
     for number in range(1, workers + 1):
         asyncio.run(post(stack.worker_url(number), iter(bodies), float("inf"), Load()))
-
-
-def batch(grown: dict[str, float], kind: str) -> float:
-    """The mean number of windows in a call."""
-    name = "transcription_batch_size"
-    calls = grown.get(f'{name}_count{{kind="{kind}"}}', 0.0)
-    return grown.get(f'{name}_sum{{kind="{kind}"}}', 0.0) / max(1.0, calls)
 
 
 HEAD = (

@@ -13,12 +13,13 @@ import contextlib
 import resource
 import socket
 import tempfile
-import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 
+from tests.support.background import Background
 from tests.support.recordings import recording, wav
 from tests.support.stack import Stack
 from tests.support.steady import ask
@@ -28,26 +29,17 @@ HEALTH_S = 1.0
 ANSWER_S = 10.0
 
 
-class Crowd:
-    """Idle connections to a port, kept up from one thread; a context manager."""
+class Crowd(Background):
+    """Idle connections to a port, kept open from one thread until the block ends."""
 
     def __init__(self, port: int, count: int) -> None:
         self._port = port
         self._count = count
         self._open: list[socket.socket] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep_up)
         self.opened = 0
 
-    def __enter__(self) -> Crowd:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        for one in self._open:
-            one.close()
+    def _loops(self) -> list[Callable[[], None]]:
+        return [self._keep_up]
 
     @property
     def inside(self) -> int:
@@ -66,6 +58,8 @@ class Crowd:
                 self._open.append(one)
                 self.opened += 1
             self._stop.wait(0.2)
+        for one in self._open:
+            one.close()
 
 
 def ended(one: socket.socket) -> bool:

@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -27,6 +28,7 @@ from app.process import children
 from tests.measure.load.figures import growth
 from tests.measure.load.soak import DESCRIPTORS, LEAST_S, Series, processes
 from tests.support import models
+from tests.support.background import Background
 from tests.support.client import TRANSCRIPTIONS
 from tests.support.recordings import SAMPLE_RATE, encode, long_recording, recording, wav
 from tests.support.stack import Stack
@@ -45,7 +47,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
-class Traffic:
+class Traffic(Background):
     """Clients of every kind, until the block ends.
 
     Each kind has a thread of its own; the counters are guarded by the lock.
@@ -57,7 +59,6 @@ class Traffic:
         self.told: Counter[str] = Counter()
         self.wrong: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._stop = threading.Event()
         speech = recording("austen_0890.wav").waveform()
         long = long_recording(60).samples
         self._short = [wav(speech[: int(seconds * SAMPLE_RATE)]) for seconds in (0.7, 1.2, 2, 3)]
@@ -72,23 +73,12 @@ class Traffic:
             (400, {"data": {"model": "m"}, "files": {"other": ("a.wav", self._short[0])}}),
             (415, {"content": b"{}", "headers": {"Content-Type": "application/json"}}),
         ]  # fmt: skip
+
+    def _loops(self) -> list[Callable[[], None]]:
         kinds = [self._window] * 4 + [
             self._file, self._upload, self._stream, self._leaver, self._mistake, self._killer
         ]  # fmt: skip
-        self._threads = [
-            threading.Thread(target=self._again, args=(kind, number), daemon=True)
-            for number, kind in enumerate(kinds)
-        ]
-
-    def __enter__(self) -> Traffic:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        return [partial(self._again, kind, number) for number, kind in enumerate(kinds)]
 
     def _again(self, kind: Callable[[random.Random], None], number: int) -> None:
         dice = random.Random(number)
@@ -167,8 +157,8 @@ class Traffic:
         self._count("worker killed")
 
 
-class Sampler:
-    """Figures of the pool, taken by the second until the block ends."""
+class Sampler(Background):
+    """Figures of the pool, taken at an interval until the block ends."""
 
     def __init__(self, stack: Stack, victim: Victim, temporary: Path, every_s: float) -> None:
         self._stack = stack
@@ -178,23 +168,17 @@ class Sampler:
         self.series: dict[str, Series] = {}
         self.files: list[float] = []
         self.processes: list[float] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> Sampler:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self._stop.set()
-        self._thread.join()
+    def _loops(self) -> list[Callable[[], None]]:
+        return [self._watch]
 
     def _watch(self) -> None:
         began = time.monotonic()
         while not self._stop.wait(self._every_s):
             for name, pid in self.members().items():
-                series = self.series.setdefault(name, Series(name))
-                series.take(pid, time.monotonic() - began)
+                series = self.series.get(name, Series(name))
+                if series.take(pid, time.monotonic() - began):  # no process that has just ended
+                    self.series[name] = series
             self.files.append(len(self.left_files()))
             self.processes.append(len(self._stack.processes()))
 

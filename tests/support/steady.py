@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import httpx
 
+from tests.support.background import Background
 from tests.support.client import TRANSCRIPTIONS
 from tests.support.http import HTTP
 
@@ -96,7 +98,7 @@ class Answers:
 
 
 @dataclass
-class Load(Answers):
+class Load(Answers, Background):
     """Clients that send one request after another.
 
     Args:
@@ -111,17 +113,8 @@ class Load(Answers):
     headers: dict[str, str] = field(default_factory=dict)
     every_s: float = 0.0
 
-    def __enter__(self) -> Load:
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(body,)) for body in self.bodies]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+    def _loops(self) -> list[Callable[[], None]]:
+        return [partial(self._ask, body) for body in self.bodies]
 
     def _ask(self, body: bytes) -> None:
         while not self._stop.is_set():
@@ -131,7 +124,7 @@ class Load(Answers):
 
 
 @dataclass
-class Arrivals(Answers):
+class Arrivals(Answers, Background):
     """Requests that come at a steady rate, whatever becomes of the ones before.
 
     Args:
@@ -146,26 +139,19 @@ class Arrivals(Answers):
     rate: float
     tier: str = "realtime"
 
-    def __enter__(self) -> Arrivals:
-        self._stop = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._source = threading.Thread(target=self._arrive)
-        self._source.start()
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self._stop.set()
-        self._source.join()
-        for thread in self._threads:
-            thread.join()
+    def _loops(self) -> list[Callable[[], None]]:
+        return [self._arrive]
 
     def _arrive(self) -> None:
+        threads = []
         due = time.monotonic()
         while not self._stop.wait(max(0.0, due - time.monotonic())):
             thread = threading.Thread(target=self._ask)
             thread.start()
-            self._threads.append(thread)
+            threads.append(thread)
             due += 1 / self.rate
+        for thread in threads:
+            thread.join()
 
     def _ask(self) -> None:
         self.answers.append(ask(self.url, self.body, self.tier))

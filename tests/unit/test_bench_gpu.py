@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -15,6 +16,8 @@ from tests.measure import bench_gpu
 from tests.measure.gpu import cublas, faults, part
 from tests.measure.gpu.part import Part
 from tests.support.driver import built
+from tests.support.processes import alive
+from tests.support.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -47,12 +50,19 @@ def test_a_part_that_finished_says_so():
     assert written("speed")["notes"] == ["No GPU."]
 
 
-def test_a_part_ends_with_its_time_and_all_its_processes_with_it(capfd):
-    assert not bench_gpu.run("environment", 0.2, {})
+def test_a_part_ends_with_its_time_and_all_its_processes_with_it(tmp_path, capfd):
+    """A shell's background process ignores the interrupt."""
+    script = f"sleep 300 & echo $! >{tmp_path}/new && mv {tmp_path}/new {tmp_path}/pid && wait"
 
-    assert "its 0 s are over" in capfd.readouterr().out
-    told = subprocess.run(["ps", "-eo", "cmd"], capture_output=True, text=True, check=True).stdout
-    assert "tests.measure.gpu.environment" not in told
+    assert not bench_gpu.run_command(["sh", "-c", script], 2, os.environ)
+
+    assert "Its 2 s are over" in capfd.readouterr().out
+    assert until(lambda: not alive(int((tmp_path / "pid").read_text())), 10)
+
+
+def test_a_part_that_ends_in_time_has_finished(capfd):
+    assert bench_gpu.run_command(["true"], 60, os.environ)
+    assert not bench_gpu.run_command(["false"], 60, os.environ)
 
 
 def test_all_parts_take_15_minutes_at_most():

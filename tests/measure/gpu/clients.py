@@ -18,12 +18,12 @@ from typing import Any
 
 import faster_whisper
 import numpy as np
-from prometheus_client import REGISTRY
 
 from app.config import Config
 from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions
+from tests.measure.device import device_figures
 from tests.measure.gpu.part import CPU_BATCH, DEVICE, GPU, MODELS, SIZE
 from tests.measure.random_model import random_model
 from tests.support import plain
@@ -140,16 +140,6 @@ def run(decode: Decode, prompts: bool, clients: int, seconds: float) -> Measured
             future.result()
     spent = [now - then for now, then in zip(device_figures(), before, strict=True)]
     return Measured(sum(shares), time.monotonic() - start, latencies, *spent)
-
-
-def device_figures() -> tuple[float, float, float]:
-    """Return busy seconds, generate calls, and the windows in them, so far."""
-    labels = {"kind": "generate"}
-    return (
-        REGISTRY.get_sample_value("transcription_device_busy_seconds_total") or 0.0,
-        REGISTRY.get_sample_value("transcription_batch_size_count", labels) or 0.0,
-        REGISTRY.get_sample_value("transcription_batch_size_sum", labels) or 0.0,
-    )
 
 
 WINDOWS_SENT = windows()

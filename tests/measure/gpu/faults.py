@@ -95,29 +95,21 @@ def caused(victim: Victim, fault: Callable[[Victim], None]) -> dict[str, object]
 
 @contextmanager
 def memory_taken(left: int) -> Iterator[int]:
-    """Hold the GPU's free memory but for so many bytes; gives how many are held.
+    """Hold the GPU's free memory but for `left` bytes; give the number of bytes held.
 
     Raises:
-        OSError: the driver refused; the message holds the call and its CUresult.
+        DriverError: the driver refused.
     """
-    driver = ctypes.CDLL(cuda_driver.LIBRARY)
-
-    def must(name: str, *arguments: object) -> None:
-        if result := getattr(driver, name)(*arguments):
-            raise OSError(f"{name} gave {result}")
-
-    context, free, total, memory = (ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t(),
-                                    ctypes.c_uint64())  # fmt: skip
-    must("cuInit", 0)
-    must("cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
-    must("cuCtxSetCurrent", context)
-    must("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+    driver = cuda_driver.Driver()
+    driver._enter()
+    free, total, memory = ctypes.c_size_t(), ctypes.c_size_t(), ctypes.c_uint64()
+    driver._call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
     held = max(0, free.value - left)
-    must("cuMemAlloc_v2", ctypes.byref(memory), ctypes.c_size_t(held))
+    driver._call("cuMemAlloc_v2", ctypes.byref(memory), ctypes.c_size_t(held))
     try:
         yield held
     finally:
-        must("cuMemFree_v2", memory)
+        driver._call("cuMemFree_v2", memory)
 
 
 def real_out_of_memory(part: Part) -> None:
@@ -157,7 +149,7 @@ def main() -> None:
     if GPU:
         try:
             real_out_of_memory(part)
-        except OSError as error:
+        except cuda_driver.DriverError as error:
             part.note(f"Real lack of memory could not be caused: {error}.")
     else:
         part.note("Real lack of memory needs a GPU.")

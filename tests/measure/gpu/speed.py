@@ -15,8 +15,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,9 +24,11 @@ import numpy as np
 import pynvml  # type: ignore[import-untyped]
 
 from app.config import ROOT
+from app.engine.cuda_driver import driver
 from tests.measure.gpu.clients import Measured, Row
 from tests.measure.gpu.part import GPU, LEVELS, MODELS, SIZE, TYPES, Part
 from tests.measure.random_model import random_model
+from tests.support.background import Background
 
 CELL_S = 3.0
 WARM_S = 1.0
@@ -70,26 +71,23 @@ def plan() -> list[tuple[Row, Sequence[int]]]:
     return rows
 
 
-class Busy:
+class Busy(Background):
     """Share of the time in which the GPU ran a kernel, sampled until the block ends."""
 
     def __init__(self) -> None:
         self._samples: list[int] = []
-        self._stop = threading.Event()
 
-    def __enter__(self) -> Busy:
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self._stop.set()
-        self._thread.join()
+    def _loops(self) -> list[Callable[[], None]]:
+        return [self._watch]
 
     def _watch(self) -> None:
+        gpus = driver()
+        if gpus is None:
+            return
         try:
             pynvml.nvmlInit()
-            gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+            # NVML numbers all GPUs of the machine, whatever CUDA_VISIBLE_DEVICES says.
+            gpu = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{gpus.uuid()}")
             while not self._stop.wait(SAMPLE_S):
                 self._samples.append(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu)
         except pynvml.NVMLError:  # no driver, or a MIG instance, which has no such figure

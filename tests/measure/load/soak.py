@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tests.measure.load.figures import growth
 from tests.measure.load.modes import Session, common
 from tests.measure.load.report import Report
 from tests.measure.load.run import Load
+from tests.support.background import Background
 from tests.support.stack import Stack
 
 SHARE = 0.7  # of the capacity measured just before
@@ -73,7 +74,7 @@ class Series:
 
 
 @dataclass
-class Watch:
+class Watch(Background):
     """Takes samples of processes until the block ends.
 
     Args:
@@ -84,17 +85,12 @@ class Watch:
     pids: dict[str, int]
     every_s: float
 
-    def __enter__(self) -> Watch:
+    def __post_init__(self) -> None:
         self.series = {name: Series(name) for name in self.pids}
         self.gone: list[str] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
 
-    def __exit__(self, *failure: object) -> None:
-        self._stop.set()
-        self._thread.join()
+    def _loops(self) -> list[Callable[[], None]]:
+        return [self._watch]
 
     def _watch(self) -> None:
         began = time.monotonic()
