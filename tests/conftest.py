@@ -59,12 +59,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 @contextmanager
 def the_machine(config: pytest.Config, alone: bool) -> Iterator[None]:
-    """Share the machine with the suite's other processes, or have it alone."""
+    """Hold the machine's lock: shared with the suite's other processes, or exclusively."""
     if not hasattr(config, "workerinput"):  # there is no other process
         yield
         return
     folder = Path(config.option.basetemp).parent  # which all of them share
-    # Who wants the machine alone keeps the turnstile while waiting, so that nobody slips in.
+    # A test that wants the machine alone holds the turnstile while it waits, so no other begins.
     with (folder / "turnstile").open("w") as turnstile, (folder / "machine").open("w") as machine:
         fcntl.flock(turnstile, fcntl.LOCK_EX)
         fcntl.flock(machine, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)

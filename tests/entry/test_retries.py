@@ -141,7 +141,7 @@ class TestWithoutAWorker:
 
     @pytest.mark.parametrize("content", [WINDOW, LARGE], ids=["window", "large"])
     def test_request_that_comes_waits(self, tmp_path, content):
-        """Also one too large to be sent again: it has been sent to nobody."""
+        """Also one too large to be sent again: no worker has had it."""
         with (
             Entry.started(tmp_path, FAIL_FAST_WHEN_BUSY="false") as entry,
             ThreadPoolExecutor(2) as clients,

@@ -104,7 +104,7 @@ class TestRoutes:
 
 
 def unread() -> None:
-    """Stands where the form stands that nobody may read."""
+    """A form that must not be read."""
     raise AssertionError("the form was read")
 
 

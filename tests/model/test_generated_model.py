@@ -1,4 +1,4 @@
-"""Generated models of the benchmarks: every window has the same text, whoever decodes it."""
+"""Generated models of the benchmarks: every decoder gives every window the same text."""
 
 from __future__ import annotations
 

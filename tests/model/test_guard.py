@@ -1,4 +1,4 @@
-"""Windows that nobody can have said: too short for a word, or loops."""
+"""Hallucinations are filtered: windows too short for a word, and loops."""
 
 from __future__ import annotations
 

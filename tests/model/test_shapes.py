@@ -1,4 +1,4 @@
-"""Every kind of answer in OpenAI's published shape, and the headers beside it."""
+"""Every kind of answer has OpenAI's published shape and its headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/openapi.json` beside the code, and random requests made from it beside the answers."""
+"""`/openapi.json` agrees with the code and with the answers to random requests made from it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_every_error_of_the_tree_is_described(document):
     def tree(kind: type[ServiceError]) -> set[int]:
         return {kind.status}.union(*(tree(one) for one in kind.__subclasses__()))
 
-    # 405 is another method's; to a client that has left nobody answers.
+    # 405 is another method's; a client that has left gets no answer.
     assert {str(status) for status in tree(ServiceError)} - {"405", "499"} <= statuses
 
 

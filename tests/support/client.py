@@ -38,7 +38,7 @@ class Client:
         headers: dict[str, str] | None = None,
         name: str = "recording.wav",
     ) -> falcon.testing.Result:
-        """Send a form with a file (None: without) and fields beside `model`."""
+        """Send a form with a file (None: without), `model` and further fields."""
         request = form(file, {"model": "whisper-1"} | (fields or {}), name)
         return self.wsgi.simulate_post(
             path,

@@ -69,7 +69,7 @@ def waveform(content: bytes) -> np.ndarray:
 
 
 def recordings() -> list[Recording]:
-    """Every recording at hand, those of tests/data first, each name once."""
+    """Return all recordings, those of tests/data first, each name once."""
     found: dict[str, Recording] = {}
     for folder in (DATA, *([Path(FURTHER)] if FURTHER else [])):
         for recording in manifest(folder):
@@ -107,13 +107,13 @@ def recording(name: str) -> Recording:
 
 
 def speech(among: Sequence[Recording] | None = None) -> list[Recording]:
-    """Recordings in which one person says known words; of all at hand where none are given."""
+    """Recordings in which one person says known words; by default of all recordings."""
     of_all = recordings() if among is None else among
     return [one for one in of_all if one.kind in ("speech", "synthetic speech") and one.text]
 
 
 def without_speech(among: Sequence[Recording] | None = None) -> list[Recording]:
-    """Recordings in which nobody says anything."""
+    """Return recordings without speech."""
     of_all = recordings() if among is None else among
     return [one for one in of_all if one.kind in ("silence", "noise", "tone", "music")]
 
@@ -181,7 +181,7 @@ def long_recording(seconds: float = 240.0, pause_s: float = 0.8) -> LongRecordin
 
 
 def utterances() -> list[tuple[np.ndarray, str]]:
-    """Every English sentence at hand, once, each with its words."""
+    """Return every English sentence once, each with its words."""
     found: list[tuple[np.ndarray, str]] = []
     for one in speech():
         samples = one.waveform()
@@ -196,7 +196,7 @@ def utterances() -> list[tuple[np.ndarray, str]]:
 
 
 def mixture(seed: int, pauses_s: Sequence[float], between: Sequence[str] = ()) -> LongRecording:
-    """All sentences at hand, many speakers, in random order.
+    """Return all sentences, of many speakers, in random order.
 
     Args:
         pauses_s: silence after a sentence, drawn from these.

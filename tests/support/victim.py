@@ -58,7 +58,7 @@ class Victim:
         return HTTP.get(self.stack.url + "/lb-status", timeout=60).text
 
     def at_rest(self) -> bool:
-        """Whether nobody is inside or waits, anywhere."""
+        """Return whether no request is in progress or waits, anywhere."""
         told = self.lb_status()
         idle = ("Requests in progress: 0", "\nQueue: 0", "Deferred queue: 0")
         numbers = range(1, self.all() + 1)

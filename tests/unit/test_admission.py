@@ -1,4 +1,4 @@
-"""Admission: the slots of one worker; nothing leaks."""
+"""Admission: the slots of one worker; none leaks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.fakes import LIMIT_S
 from tests.support.waiting import until
 
 
-def admission(slots: int = 2, wait_s: float = LIMIT_S, opened: bool = True) -> Admission:
+def new_admission(slots: int = 2, wait_s: float = LIMIT_S, opened: bool = True) -> Admission:
     made = Admission(slots, wait_s)
     if opened:
         made.open()
@@ -23,11 +23,11 @@ def admission(slots: int = 2, wait_s: float = LIMIT_S, opened: bool = True) -> A
 
 
 class Visitor(threading.Thread):
-    """A request that enters, stays until told to go, and keeps what became of it."""
+    """A request that takes a slot, holds it until `go` is set, and keeps its failure."""
 
-    def __init__(self, house: Admission) -> None:
+    def __init__(self, admission: Admission) -> None:
         super().__init__(daemon=True)
-        self.house = house
+        self.admission = admission
         self.cancellation = Cancellation()
         self.inside, self.go = threading.Event(), threading.Event()
         self.failure: Exception | None = None
@@ -35,7 +35,7 @@ class Visitor(threading.Thread):
 
     def run(self) -> None:
         try:
-            with self.house.slot(self.cancellation):
+            with self.admission.slot(self.cancellation):
                 self.inside.set()
                 assert self.go.wait(LIMIT_S)
         except Exception as error:
@@ -47,39 +47,39 @@ class Visitor(threading.Thread):
         assert not self.is_alive()
 
 
-def at_rest(house: Admission) -> bool:
-    return (house.inside, house.waiting) == (0, 0)
+def at_rest(admission: Admission) -> bool:
+    return (admission.inside, admission.waiting) == (0, 0)
 
 
-def test_full_house_lets_a_few_wait_and_refuses_the_others():
-    house = admission(slots=2)
-    inside = [Visitor(house) for _ in range(2)]
-    assert until(lambda: house.inside == 2)
-    waiting = [Visitor(house) for _ in range(PLACES)]
-    assert until(lambda: house.waiting == PLACES)
+def test_full_worker_lets_a_few_wait_and_refuses_the_others():
+    admission = new_admission(slots=2)
+    inside = [Visitor(admission) for _ in range(2)]
+    assert until(lambda: admission.inside == 2)
+    waiting = [Visitor(admission) for _ in range(PLACES)]
+    assert until(lambda: admission.waiting == PLACES)
 
-    with pytest.raises(Busy), house.slot(Cancellation()):
+    with pytest.raises(Busy), admission.slot(Cancellation()):
         pass
 
     for visitor in inside + waiting:
         visitor.leave()
         assert visitor.failure is None
-    assert at_rest(house)
+    assert at_rest(admission)
 
 
 def test_first_come_is_served_first():
-    house, order = admission(slots=1), []
-    first = Visitor(house)
+    admission, order = new_admission(slots=1), []
+    first = Visitor(admission)
     assert first.inside.wait(LIMIT_S)
 
     def visit(number: int) -> None:
-        with house.slot(Cancellation()):
+        with admission.slot(Cancellation()):
             order.append(number)
 
     threads = [threading.Thread(target=visit, args=(number,)) for number in range(PLACES)]
     for number, thread in enumerate(threads):
         thread.start()
-        assert until(lambda number=number: house.waiting == number + 1)
+        assert until(lambda number=number: admission.waiting == number + 1)
     first.leave()
     for thread in threads:
         thread.join(LIMIT_S)
@@ -88,113 +88,113 @@ def test_first_come_is_served_first():
 
 
 def test_wait_for_a_slot_has_an_end():
-    house = admission(slots=1, wait_s=0.3)
+    admission = new_admission(slots=1, wait_s=0.3)
 
-    with house.slot(Cancellation()):
-        with pytest.raises(Busy), house.slot(Cancellation()):
+    with admission.slot(Cancellation()):
+        with pytest.raises(Busy), admission.slot(Cancellation()):
             pass
-        assert (house.inside, house.waiting) == (1, 0)
+        assert (admission.inside, admission.waiting) == (1, 0)
 
 
 def test_client_that_leaves_waits_for_no_slot():
-    house = admission(slots=1)
-    inside = Visitor(house)
+    admission = new_admission(slots=1)
+    inside = Visitor(admission)
     assert inside.inside.wait(LIMIT_S)
-    waiting = Visitor(house)
-    assert until(lambda: house.waiting == 1)
+    waiting = Visitor(admission)
+    assert until(lambda: admission.waiting == 1)
 
     waiting.cancellation.cancel()
 
     waiting.join(LIMIT_S)
     assert isinstance(waiting.failure, ClientDisconnected)
-    assert (house.inside, house.waiting) == (1, 0)
+    assert (admission.inside, admission.waiting) == (1, 0)
     inside.leave()
 
 
 def test_requests_wait_while_the_model_loads():
-    house = admission(slots=2, opened=False)
-    visitors = [Visitor(house) for _ in range(3)]
-    assert until(lambda: house.waiting == 3)
-    assert house.inside == 0
+    admission = new_admission(slots=2, opened=False)
+    visitors = [Visitor(admission) for _ in range(3)]
+    assert until(lambda: admission.waiting == 3)
+    assert admission.inside == 0
 
-    house.open()
+    admission.open()
 
-    assert until(lambda: (house.inside, house.waiting) == (2, 1))
+    assert until(lambda: (admission.inside, admission.waiting) == (2, 1))
     for visitor in visitors:
         visitor.go.set()
     for visitor in visitors:
         visitor.leave()
         assert visitor.failure is None
-    assert at_rest(house)
+    assert at_rest(admission)
 
 
 def test_model_that_takes_too_long_ends_the_wait():
-    house = admission(wait_s=0.05, opened=False)
+    admission = new_admission(wait_s=0.05, opened=False)
 
-    with pytest.raises(NotReady, match="still loading"), house.slot(Cancellation()):
+    with pytest.raises(NotReady, match="still loading"), admission.slot(Cancellation()):
         pass
-    assert at_rest(house)
+    assert at_rest(admission)
 
 
 def test_model_that_fails_refuses_those_who_wait_and_all_after_them():
-    house = admission(opened=False)
-    waiting = Visitor(house)
-    assert until(lambda: house.waiting == 1)
+    admission = new_admission(opened=False)
+    waiting = Visitor(admission)
+    assert until(lambda: admission.waiting == 1)
 
-    house.fail("The model is broken.")
+    admission.fail("The model is broken.")
 
     waiting.join(LIMIT_S)
     assert isinstance(waiting.failure, NotReady)
-    with pytest.raises(NotReady, match="The model is broken"), house.slot(Cancellation()):
+    with pytest.raises(NotReady, match="The model is broken"), admission.slot(Cancellation()):
         pass
-    assert at_rest(house)
+    assert at_rest(admission)
 
 
 def test_client_that_leaves_while_it_waits_gives_up_its_place():
-    house = admission(opened=False)
-    waiting = Visitor(house)
-    assert until(lambda: house.waiting == 1)
+    admission = new_admission(opened=False)
+    waiting = Visitor(admission)
+    assert until(lambda: admission.waiting == 1)
 
     waiting.cancellation.cancel()
 
     waiting.join(LIMIT_S)
     assert isinstance(waiting.failure, ClientDisconnected)
-    assert at_rest(house)
+    assert at_rest(admission)
 
 
 def test_client_that_has_left_gets_no_slot():
-    house, gone = admission(), Cancellation()
+    admission, gone = new_admission(), Cancellation()
     gone.cancel()
 
-    with pytest.raises(ClientDisconnected), house.slot(gone):
+    with pytest.raises(ClientDisconnected), admission.slot(gone):
         pass
-    assert at_rest(house)
+    assert at_rest(admission)
 
 
 def test_drain_refuses_newcomers_and_waits_for_those_inside():
-    house = admission()
-    inside = Visitor(house)
+    admission = new_admission()
+    inside = Visitor(admission)
     assert inside.inside.wait(LIMIT_S)
 
-    assert house.drain(0.05) == 1
-    with pytest.raises(Draining), house.slot(Cancellation()):
+    assert admission.drain(0.05) == 1
+    with pytest.raises(Draining), admission.slot(Cancellation()):
         pass
     threading.Timer(0.05, inside.go.set).start()
 
-    assert house.drain(LIMIT_S) == 0
+    assert admission.drain(LIMIT_S) == 0
 
 
 def test_slot_is_free_again_after_a_failure():
-    house = admission(slots=1)
+    admission = new_admission(slots=1)
 
     for _ in range(3):
-        with pytest.raises(RuntimeError), house.slot(Cancellation()):
+        with pytest.raises(RuntimeError), admission.slot(Cancellation()):
             raise RuntimeError("in the middle of it")
-    assert at_rest(house)
+    assert at_rest(admission)
 
 
 def test_nothing_leaks_whatever_happens():
-    house = admission(slots=3)
+    admission = new_admission(slots=3)
     dice = random.Random(5)
 
     def visit(number: int) -> None:
@@ -202,8 +202,8 @@ def test_nothing_leaks_whatever_happens():
         if number % 5 == 0:
             cancellation.cancel()
         try:
-            with house.slot(cancellation):
-                assert house.inside <= 3
+            with admission.slot(cancellation):
+                assert admission.inside <= 3
                 time.sleep(dice.random() / 500)
                 if number % 7 == 0:
                     raise RuntimeError("on purpose")
@@ -216,4 +216,4 @@ def test_nothing_leaks_whatever_happens():
     for thread in threads:
         thread.join(LIMIT_S)
 
-    assert at_rest(house)
+    assert at_rest(admission)

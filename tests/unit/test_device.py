@@ -1,4 +1,4 @@
-"""The device's threads: batches form while it is busy, and nobody is left waiting."""
+"""The device's threads: batches form while it is busy, and every operation gets its result."""
 
 from __future__ import annotations
 

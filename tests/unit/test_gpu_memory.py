@@ -205,5 +205,5 @@ def test_a_share_of_the_memory_is_kept_or_not(tmp_path, monkeypatch, workers, ke
     del call
 
     assert share.keeps() is kept
-    assert share.keeps(), "the peak is measured anew"
+    assert share.keeps(), "the peak was reset"
     del weights

@@ -49,7 +49,7 @@ def test_text_line_for_people():
 
 @pytest.mark.parametrize(("form", "is_json"), [("json", True), ("text", False), ("auto", True)])
 def test_form_is_chosen(monkeypatch, form, is_json):
-    """`auto` is JSON where nobody watches."""
+    """`auto` is JSON without a terminal."""
     root, written = logging.getLogger(), io.StringIO()
     before = root.handlers, root.level
     monkeypatch.setattr(sys, "stdout", written)

@@ -101,7 +101,7 @@ def test_many_clients_that_leave_at_random_leave_nothing_behind(busy):
 
 
 def test_upload_that_kills_its_decoder_is_a_400_and_nothing_else(busy):
-    """In the middle of a long decode; a live window beside it does not notice."""
+    """In the middle of a long decode; a live window sent meanwhile gets its transcript."""
     head = bytearray(wav_header(60_000_000, rate=8_000))
     head[20:22], head[28:36] = b"\6\0", struct.pack("<IHH", 8_000, 1, 8)  # 2 h of a-law
     upload = bytes(head) + bytes(60_000_000)
@@ -211,7 +211,7 @@ def slow_fork(tmp_path):
 
 
 def test_killed_worker_takes_its_port_with_it(slow_fork):
-    """Supervisor starts a fresh one; nobody meets a master whose worker is still loading."""
+    """Supervisor starts a new worker; no client reaches a master whose worker is still loading."""
     with worker(LD_PRELOAD=str(slow_fork), DRAIN_TIMEOUT_S="600") as killed:
         os.kill(killed.process_id(), signal.SIGKILL)
 

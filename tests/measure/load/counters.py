@@ -76,7 +76,7 @@ class Counts:
 
 
 def read(url: str, lenient: bool = False) -> Samples:
-    """The samples of a page in Prometheus' text form; lenient: none where nobody answers."""
+    """The samples of a page in Prometheus' text form; lenient: none if it is out of reach."""
     try:
         with urllib.request.urlopen(url, timeout=ANSWER_S) as page:
             text = page.read().decode()
