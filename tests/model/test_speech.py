@@ -172,8 +172,8 @@ class TestParts:
 
 @pytest.fixture(scope="module")
 def long() -> LongRecording:
-    """Nineteen known sentences with their places."""
-    return long_recording(100)
+    """Known sentences with their places, of three parts."""
+    return long_recording(70)
 
 
 class TestHalves:
@@ -367,7 +367,7 @@ class TestLongRecordings:
 
         def breaks(batch):
             calls.append(batch)
-            if len(calls) == 8:
+            if len(calls) == 4:
                 raise RuntimeError("broken")
             return real[batch[0].kind](batch)
 

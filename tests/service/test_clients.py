@@ -68,7 +68,7 @@ def test_openais_own_clients(stack: Stack, long_file: Path, client: str):
     assert_shape("done", done)
     assert "".join(event["delta"] for event in deltas) == done["text"]
     assert len(deltas) > 5
-    assert found["first_share"] < 0.75
+    assert found["first_share"] < 0.9, "the client gives the events as they come"
     assert (found["models"], found["model"]) == (["tiny.en", "whisper-1"], "model")
     assert found["errors"] == {
         "bad_audio": ["BadRequestError", 400, "file"],
@@ -115,9 +115,9 @@ class TestMoreAtOnceThanSlots:
         """Version 4 sends an empty body when it comes back, so it is not asked."""
         _, script, version = command("node 6")
         at_once = str(Path(script).with_name("at_once.mjs"))
-        found = run(["node", at_once, version, f"{stack.url}/v1", str(RECORDING), "30", "8"])
+        found = run(["node", at_once, version, f"{stack.url}/v1", str(RECORDING), "20", "8"])
 
-        assert [words(text) for text in found["answers"]] == [words(SENTENCE)] * 30
+        assert [words(text) for text in found["answers"]] == [words(SENTENCE)] * 20
 
     def test_litellm(self, stack: Stack):
         script = str(SCRIPTS / "litellm_at_once.py")
@@ -223,10 +223,12 @@ def python_of(name: str) -> str:
     folder = ENVIRONMENTS / f"{name}-{fingerprint(wanted)}"
     if not (folder / "ready").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        install([sys.executable, "-m", "venv", str(folder)])
+        install([sys.executable, "-m", "venv", "--without-pip", str(folder)])
+        # A client imports a small part of its packages: compiling all of them takes longer.
         install(
-            [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--no-input",
-             "--disable-pip-version-check", "--require-hashes", "-r", str(wanted)]
+            [sys.executable, "-m", "pip", "--python", str(folder / "bin/python"), "install",
+             "--quiet", "--no-input", "--no-compile", "--disable-pip-version-check",
+             "--require-hashes", "-r", str(wanted)]
         )  # fmt: skip
         (folder / "ready").touch()
     return str(folder / "bin/python")

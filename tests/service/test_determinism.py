@@ -1,4 +1,4 @@
-"""The same request has the same bytes: alone, in a crowd, from either worker, after a restart.
+"""The same request gets the same bytes: alone, in a crowd, from either worker, after a restart.
 
 On a CPU each call holds one window, so company can change nothing; what could is a worker that
 keeps something of an earlier request, or parts of a long recording put together as they come.
@@ -74,24 +74,24 @@ def body(url: str, content: bytes, form: str) -> bytes:
 def bodies(
     url: str, contents: dict[str, bytes], asked: Sequence[Request], at_once: int
 ) -> dict[Request, bytes]:
-    """What each request is answered, so many of them at a time."""
+    """Return each request's answer; `at_once` are sent at a time."""
     with ThreadPoolExecutor(at_once) as pool:
-        told = pool.map(lambda one: body(url, contents[one[0]], one[1]), asked)
-        return dict(zip(asked, told, strict=True))
+        answers = pool.map(lambda request: body(url, contents[request[0]], request[1]), asked)
+        return dict(zip(asked, answers, strict=True))
 
 
 def test_same_bytes_in_any_company_worker_and_life(stack: Stack, contents: dict[str, bytes]):
+    """One request at a time to worker 1; then, after a restart, a crowd to both workers."""
     asked = requests_of(contents)
     alone = bodies(stack.worker_url(1), contents, asked, at_once=1)
     assert b"cold-hearted" in alone["window", "text"]
     assert b'"words": []' in alone["noise", "verbose_json"]
     assert len(set(alone.values())) == len(asked)
 
-    def differing(told: dict[Request, bytes]) -> list[Request]:
-        return [one for one in asked if told[one] != alone[one]]
-
-    dice = random.Random(8)
-    assert differing(bodies(stack.url, contents, dice.sample(asked, len(asked)), CROWD)) == []
-    assert differing(bodies(stack.worker_url(2), contents, asked[::-1], at_once=2)) == []
     Victim(stack).must("restart")
-    assert differing(bodies(stack.url, contents, dice.sample(asked, len(asked)), CROWD)) == []
+    before = [stack.metric(number, "transcription_windows_encoded_total") for number in (1, 2)]
+    crowd = bodies(stack.url, contents, random.Random(8).sample(asked, len(asked)), CROWD)
+
+    assert [request for request in asked if crowd[request] != alone[request]] == []
+    after = [stack.metric(number, "transcription_windows_encoded_total") for number in (1, 2)]
+    assert all(now > then for now, then in zip(after, before, strict=True)), "both workers answered"

@@ -163,7 +163,7 @@ def test_alerts_fire_for_harm_and_not_for_work(tmp_path):
         victim = Victim(running)
         with Prometheus.watching(running, tmp_path / "prometheus") as watch:
             assert at_work(victim, watch, 10) == set()
-            for name in ("kill", "reload", "overload"):
+            for name in ("kill", "overload"):
                 assert raised_by(victim, watch, name) >= EXPECTED[name], name
             assert raised_by(victim, watch, "stop", recover=False) >= EXPECTED["stop"]
 

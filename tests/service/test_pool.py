@@ -60,7 +60,7 @@ def test_reload_under_load(victim):
 
 @pytest.mark.slow
 def test_stopped_worker_is_taken_out(victim):
-    """A process that stands still: its requests are sent to another one, and it comes back."""
+    """A stopped process: its requests are sent to another worker, and it comes back."""
     child = victim.child(0)
     with Load(victim.stack.url, [WINDOW, WINDOW]) as load:
         assert until(lambda: load.answers)
@@ -75,9 +75,9 @@ def test_stopped_worker_is_taken_out(victim):
 
 @pytest.mark.slow
 def test_killed_workers_lose_nothing(victim):
-    """Again and again, each worker by turns, as its process is in the middle of requests."""
+    """Each worker in turn, as its process is in the middle of requests."""
     with Load(victim.stack.url, [WINDOW] * 5) as load:
-        for event in range(4):
+        for event in range(2):
             seen = len(load.answers)
             assert until(lambda seen=seen: len(load.answers) > seen)
             os.kill(victim.child(event), signal.SIGKILL)
@@ -100,7 +100,7 @@ def test_killed_arbiter_comes_back(victim):
 
 @pytest.mark.slow
 def test_worker_whose_device_hangs_is_replaced(victim):
-    """Its requests are answered by another one, and nobody but this worker notices."""
+    """Another worker answers its requests, and no other worker is restarted."""
     old = set(victim.arbiters())
     with Load(victim.stack.url, [WINDOW, WINDOW]) as load:
         wedge(victim, 1)
@@ -124,7 +124,7 @@ def test_clients_that_leave_leave_nothing(victim):
 def test_worker_that_ends_before_it_is_ready_waits_and_says_why(victim):
     """A start that is killed again and again: each time it waits longer, and the balancer knows.
     A restart on purpose ends the waiting at once."""
-    with Load(victim.stack.url, [WINDOW, WINDOW]) as load:
+    with Load(victim.stack.url, [WINDOW], every_s=1.0) as load:
         deadline = time.monotonic() + LIMIT_S
         while "times before it was ready" not in victim.lb_status():
             assert time.monotonic() < deadline, victim.lb_status()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +12,9 @@ from tests.support.openai_shapes import assert_shape
 
 @dataclass
 class Streamed:
-    """The events of one answer, and when each came, on the monotonic clock."""
+    """The events of one answer."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
-    at: list[float] = field(default_factory=list)
 
     @property
     def deltas(self) -> list[str]:
@@ -41,7 +39,6 @@ def read_events(lines: Iterable[str]) -> Streamed:
             event = json.loads(line.removeprefix("data: "))
             assert name in ("", event["type"])
             read.events.append(event)
-            read.at.append(time.monotonic())
         else:
             assert line == "", line
             name = ""

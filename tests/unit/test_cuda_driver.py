@@ -53,17 +53,16 @@ def test_other_threads_run_while_the_driver_initializes(library):
         import threading, time
         from app.engine.hardware import gpu_count
         counting = threading.Thread(target=gpu_count)
-        longest, last = 0.0, time.monotonic()
+        turns = 0
         counting.start()
         while counting.is_alive():
             time.sleep(0.01)
-            now = time.monotonic()
-            longest, last = max(longest, now - last), now
-        print(longest)
+            turns += 1
+        print(turns)
     """
-    longest, _ = python(code, library, INIT_S="3", LD_LIBRARY_PATH=str(library.parent))
+    turns, _ = python(code, library, INIT_S="1", LD_LIBRARY_PATH=str(library.parent))
 
-    assert float(longest) < 1
+    assert int(turns) > 10
 
 
 def test_a_driver_that_does_not_initialize_says_why(library):
