@@ -20,12 +20,12 @@ WAITING = "waiting"  # the only server of the backend that is not a worker
 
 
 class RolloutError(Exception):
-    """A change was stopped; the other workers keep serving. The message says where and why."""
+    """Stopped change; the other workers keep serving. The message says where and why."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A worker as the balancer sees it."""
+    """State of a worker, as the balancer reports it."""
 
     name: str
     port: int

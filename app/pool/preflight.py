@@ -54,8 +54,8 @@ def check_haproxy_values(config: Config) -> None:
     for name, syntax in HAPROXY_SYNTAX.items():
         if set(values[name]) & set(syntax):
             raise PoolError(
-                f"{name} has one of {' '.join(syntax)} in it, which HAProxy cannot be given; "
-                "set another one."
+                f"{name} has one of {' '.join(syntax)} in it, which HAProxy would "
+                "misread; choose another value."
             )
 
 

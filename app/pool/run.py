@@ -234,7 +234,7 @@ class Stopper:
         self.stop()
 
     def stop(self) -> None:
-        """Ask Supervisor to stop the workers, then the balancer, then itself."""
+        """Ask Supervisor to stop the gateway, the workers, the balancer and itself, in order."""
         self.is_stopping = True
         if self._process.poll() is None:
             self._process.terminate()

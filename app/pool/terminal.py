@@ -1,4 +1,4 @@
-"""Print a few calm lines about a start and a stop, of which the last may still grow."""
+"""Print the progress of a start and of a stop in a few lines, of which the last may grow."""
 
 from __future__ import annotations
 
