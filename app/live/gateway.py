@@ -18,7 +18,9 @@ from prometheus_client import generate_latest
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from app.config import Config
@@ -100,6 +102,20 @@ class Connection(ServerConnection):
 
     admission: Admission
 
+    async def close(self, code: CloseCode | int = 1000, reason: str = "") -> None:
+        """Close the connection within `CLOSE_S`, also if its client reads nothing.
+
+        On a closed connection websockets' own `close` and `send` abort the transport, and asyncio's
+        `abort` raises AttributeError if the client left before the last data was sent to it.
+        """
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                if self.state is State.OPEN:
+                    await super().close(code, reason)
+                await self.wait_closed()
+        except TimeoutError:
+            self.transport.abort()
+
 
 class Outbox:
     """Events that wait for the client to read them.
@@ -134,6 +150,8 @@ class Outbox:
     async def run(self) -> None:
         """Send events until the outbox or the connection is closed."""
         while self._events or not self._is_closed:
+            if self._connection.state is not State.OPEN:
+                return
             if self._events:
                 text = self._events.popleft()
                 self._bytes -= len(text)
@@ -341,16 +359,7 @@ class Gateway:
         outbox.close()
         if why != "slow":
             await asyncio.wait([sending], timeout=LAST_EVENTS_S)
-        await close(connection, code, reason)
-
-
-async def close(connection: ServerConnection, code: int, reason: str) -> None:
-    """Close a connection within `CLOSE_S`, also if its client reads nothing."""
-    try:
-        async with asyncio.timeout(CLOSE_S):
-            await connection.close(code, reason)
-    except TimeoutError:
-        connection.transport.abort()
+        await connection.close(code, reason)
 
 
 async def finish(session: Session) -> None:

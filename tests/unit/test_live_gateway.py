@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import wraps
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -35,6 +36,10 @@ from tests.support.ports import free_ports
 from tests.support.recordings import recording, to_pcm
 
 BUSY = (503, {"Retry-After": "1", "Retry-After-Ms": "150"}, {})
+HANDSHAKE = (
+    b"GET /v1/realtime HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: MDAwMDAwMDAwMDAwMDAwMA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 MANUAL = {"turn_detection": None}
 PAUSE = np.zeros(16_000, np.float32)
 SERVER_EVENT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
@@ -601,6 +606,33 @@ class TestBounds:
                         if not gateway._sessions:
                             break
                 assert not gateway._sessions
+
+    @run
+    async def test_a_client_that_leaves_with_events_to_read_is_no_error(self, start, caplog):
+        """Without a closing frame, as when a network ends, and then it reads what was sent."""
+        update = {"input_audio_transcription": {"prompt": "x" * 9000}}
+        event = json.dumps({"type": "session.update", "session": update}).encode()
+        frame = b"\x81\xfe" + len(event).to_bytes(2) + bytes(4) + event  # masked with zeros
+        async with start(Pool()) as (gateway, url):
+            address = urlsplit(url)
+            reader, writer = await asyncio.open_connection(address.hostname, address.port)
+            writer.write(HANDSHAKE)
+            await reader.readuntil(b"\r\n\r\n")
+            while not any(
+                connection.transport.get_write_buffer_size() > 40_000
+                for connection in gateway._sessions
+            ):
+                writer.write(frame)
+                await writer.drain()
+                await asyncio.sleep(0)
+            writer.write_eof()
+            await asyncio.sleep(0.05)
+            await reader.read()
+            while gateway._sessions:
+                await asyncio.sleep(0.01)
+            writer.close()
+
+        assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
     @run
     async def test_only_invalid_events_end_the_session(self, start):
