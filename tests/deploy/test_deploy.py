@@ -44,7 +44,7 @@ REQUIREMENTS = sorted(
 
 
 def check_balancer(path: Path) -> str:
-    """What HAProxy says of a configuration, warnings made errors; empty: nothing."""
+    """Return what HAProxy says of a configuration, warnings made errors; empty: nothing."""
     checked = subprocess.run(
         [find_haproxy(), "-c", "-dW", "-q", "-f", str(path)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
@@ -164,7 +164,7 @@ def test_pool_in_a_folder_of_any_name(misread, monkeypatch):
 
 
 def arguments(program: ProcessConfig) -> list[str]:
-    """What the command of a program of Supervisor's passes on, run as Supervisor runs it."""
+    """Return what the command of a program of Supervisor's passes on, run as Supervisor runs it."""
     command = shlex.split(program.command)
     return subprocess.check_output(command, cwd=program.directory, text=True).splitlines()
 
@@ -261,7 +261,7 @@ def test_unit_lets_decoders_confine_themselves():
 
 
 def system_calls(name: str) -> set[str]:
-    """What systemd means by a name in a filter."""
+    """Return what systemd means by a name in a filter."""
     if not name.startswith("@"):
         return {name}
     shown = subprocess.run(

@@ -71,7 +71,7 @@ def test_sessions_go_to_every_gateway_and_a_full_one_passes_them_on(tmp_path, re
 
 
 def listens(port: int) -> bool:
-    """Whether something answers on the port."""
+    """Return whether something answers on the port."""
     try:
         return httpx.get(f"http://127.0.0.1:{port}/lb-status").status_code > 0
     except httpx.HTTPError:

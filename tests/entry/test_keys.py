@@ -56,7 +56,7 @@ def send(
 
 
 def refused(running: Entry, name: str, reason: str) -> float:
-    """How often the balancer counted this."""
+    """Return how often the balancer counted this."""
     return running.counted("key_refused", key=name)[name, reason]
 
 

@@ -147,7 +147,7 @@ def measure(row: str, decode: Decode, language: str | None, level: int, n: int) 
 
 
 def path(folder: Path) -> dict[str, object]:
-    """What the way through the service adds to one request; medians in seconds."""
+    """Return what the way through the service adds to one request; medians in seconds."""
     samples = np.resize(CLIPS[0], PATH_S * SAMPLE_RATE)
     direct, form = (
         engine(folder, "full"),
@@ -189,7 +189,7 @@ def path(folder: Path) -> dict[str, object]:
 
 
 def sandbox() -> list[dict[str, object]]:
-    """What decoding in a process of its own adds to one upload; medians in seconds."""
+    """Return what decoding in a process of its own adds to one upload; medians in seconds."""
     lines: list[dict[str, object]] = []
     confined = Sandbox(NO_LIMITS, 60, (1, "info", "text"))
     confined.start()
@@ -226,7 +226,7 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def rows_of(folder: Path) -> dict[str, Decode]:
-    """What is measured side by side on a CPU."""
+    """Return what is measured side by side on a CPU."""
     return {
         "loop": plain(folder, 1, CORES),
         "usual": plain(folder, 1, CORES),
@@ -314,7 +314,7 @@ def plot(lines: list[dict[str, object]], target: Path) -> None:
 
 
 def machine() -> dict[str, object]:
-    """What the figures were measured on."""
+    """Return what the figures were measured on."""
     git = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     )

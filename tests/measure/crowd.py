@@ -63,7 +63,7 @@ class Crowd(Background):
 
 
 def ended(one: socket.socket) -> bool:
-    """Whether the server has closed this connection; it is then closed here too."""
+    """Return whether the server has closed this connection; it is then closed here too."""
     try:
         over = one.recv(1, socket.MSG_PEEK) == b"" or one.recv(4096) == b""
     except BlockingIOError:

@@ -476,7 +476,7 @@ class Served:
 
 
 def is_whole(answer: bytes) -> bool:
-    """Whether an answer has come to its announced end."""
+    """Return whether an answer has come to its announced end."""
     head, _, body = answer.partition(b"\r\n\r\n")
     length = re.search(rb"content-length: (\d+)", head, re.I)
     return bool(length and len(body) >= int(length[1]))

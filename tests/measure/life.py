@@ -202,7 +202,7 @@ class Sampler(Background):
         return [path for path in self._temporary.rglob("*") if path.is_file()]
 
     def troubles(self) -> list[str]:
-        """What grew, a sentence each."""
+        """Return a sentence for each quantity that grew."""
         found = [one for series in self.series.values() for one in series.troubles()]
         for what, values in (("temporary files", self.files), ("processes", self.processes)):
             if (more := growth(values)) > 1:
@@ -250,7 +250,7 @@ def files_open(members: dict[str, int]) -> dict[str, int]:
 def at_the_end(
     stack: Stack, victim: Victim, sampler: Sampler, before: dict[str, int], count: int
 ) -> list[str]:
-    """What is left when nobody asks any more, a sentence each."""
+    """Return a sentence for each thing that is left after the last request."""
     troubles = []
     if not until(lambda: victim.up() == victim.all() and victim.at_rest(), 90):
         troubles.append(f"not at rest: {victim.lb_status()}")

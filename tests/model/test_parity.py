@@ -44,7 +44,7 @@ def answers(model: Model, requests: list[tuple[Recording, DecodeOptions]], compa
 
 
 def differences(found: Transcript, expected: list, info, batched: bool) -> list[str]:
-    """What differs between an answer and faster-whisper's own.
+    """Return what differs between an answer and faster-whisper's own.
 
     Texts, tokens and times are equal, the segments' scores within float32's rounding. In calls
     of several windows the words' probabilities are rounded in another order: most by 1e-7, and

@@ -100,7 +100,7 @@ def shown(page: Browser, choice: str) -> str:
 
 
 def answer(keyed: Stack, path: Path, response_format: str) -> str:
-    """What the service tells any other client."""
+    """Return what the service tells any other client."""
     return HTTP.post(
         keyed.url + TRANSCRIPTIONS,
         data={"model": "whisper-1", "response_format": response_format,

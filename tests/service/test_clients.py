@@ -204,7 +204,7 @@ class TestPlainClients:
 
 
 def command(client: str) -> list[str]:
-    """How to run one of OpenAI's clients; skips where it cannot be had."""
+    """Return the command of one of OpenAI's clients; skip the test if it cannot be had."""
     if client == "openai":
         return [sys.executable, str(SCRIPTS / "openai_client.py")]
     if client == "openai2":
@@ -266,7 +266,7 @@ def install(arguments: list[str]) -> None:
 
 
 def run(arguments: list[str]) -> dict[str, Any]:
-    """What a client's script prints."""
+    """Run a client's script and return the JSON that it prints."""
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=CLIENT_S)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def obeyed(victim: Victim, told) -> bool:
-    """Whether the worker has met its harm; sent until one request went there."""
+    """Return whether the worker has had its fault, which a request to it causes."""
     return until(lambda: not told.exists())
 
 

@@ -109,7 +109,7 @@ CLIENTS_FAULT = range(400, 432)
 
 
 def judge(name: str, heard: Heard) -> str | None:
-    """What is wrong with this answer; None: nothing."""
+    """Return the fault of this answer; None: it has none."""
     statuses = heard.statuses
     if len(statuses) > 1 or b"smuggled" in heard.raw:
         return f"{name}: two requests: {statuses}"
@@ -126,7 +126,7 @@ def judge(name: str, heard: Heard) -> str | None:
 
 
 def faults(port: int) -> list[str]:
-    """What is wrong with the answers to all cases."""
+    """Return the faults of the answers to all cases."""
     with ThreadPoolExecutor(8) as clients:
         heard = clients.map(lambda sent: exchange(port, sent), CASES.values())
         found = [judge(name, one) for name, one in zip(CASES, heard, strict=True)]

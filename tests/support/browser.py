@@ -29,7 +29,7 @@ RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 
 
 def at_hand() -> bool:
-    """Whether all that a browser test needs is here."""
+    """Return whether all that a browser test needs is here."""
     return bool(shutil.which("chromium") and shutil.which("chromedriver")) and AXE.is_file()
 
 
@@ -97,7 +97,7 @@ class Browser:
         return self.driver.execute_cdp_cmd(name, arguments)
 
     def run(self, script: str, *arguments: object) -> Any:
-        """What a piece of JavaScript returns."""
+        """Return what a piece of JavaScript returns."""
         return self.driver.execute_script(script, *arguments)
 
     def find(self, selector: str) -> WebElement:
@@ -105,7 +105,7 @@ class Browser:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def text(self, selector: str) -> str:
-        """What a person reads in it."""
+        """Return the text that is visible in it."""
         return str(self.find(selector).text)
 
     def until(self, script: str, seconds: float = WAIT_S) -> Any:
@@ -140,7 +140,7 @@ class Browser:
         return {urlsplit(url).netloc for url in self.requested() if url.startswith(("http", "ws"))}
 
     def violations(self) -> list[str]:
-        """What axe finds wrong with the page as it is now."""
+        """Return what axe finds wrong with the page as it is now."""
         # Through the debugger, since the page's own policy lets no script in.
         self.command("Runtime.evaluate", expression=AXE.read_text())
         found = self.command(

@@ -87,7 +87,7 @@ class Entry:
             self.lines.extend(lines)
 
     def _has_checked(self, workers: int) -> bool:
-        """Whether each worker has answered a health check; before, all count as up."""
+        """Return whether each worker has answered a health check; before, all count as up."""
         try:
             found = HTTP.get(self.stats_url + "/status/figures", auth=self.operator).json()
         except (httpx.HTTPError, ValueError):
@@ -150,7 +150,7 @@ class Entry:
         return HTTP.get(self.url + "/lb-status").text.splitlines()
 
     def figures(self) -> dict[str, Any]:
-        """What the page /status reads."""
+        """Return the figures that the page /status reads."""
         return dict(HTTP.get(self.url + "/status/figures").json())
 
     def counted(self, name: str, **labels: str) -> dict[tuple[str, ...], float]:

@@ -83,7 +83,7 @@ class Prometheus:
             process.wait(20)
 
     def ready(self) -> bool:
-        """Whether it answers."""
+        """Return whether it answers."""
         try:
             return HTTP.get(self.url + "/-/ready", timeout=60).status_code == 200
         except httpx.HTTPError:
@@ -108,7 +108,7 @@ class Prometheus:
         }
 
     def query(self, expression: str) -> list[dict[str, dict[str, str]]]:
-        """What an expression gives now."""
+        """Return what an expression gives now."""
         answer = HTTP.get(
             self.url + "/api/v1/query", params={"query": expression}, timeout=10
         ).json()

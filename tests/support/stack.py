@@ -74,7 +74,7 @@ class Stack:
 
     @property
     def terminal(self) -> str:
-        """What the terminal shows."""
+        """Return the terminal's text."""
         return "".join(self.shown)
 
     @property

@@ -58,7 +58,7 @@ class Wire:
         self.socket.close()
 
     def send(self, data: bytes) -> bool:
-        """Whether it went out: a server that refuses may have closed already."""
+        """Return whether it went out: a server that refuses may have closed already."""
         try:
             self.socket.sendall(data)
         except OSError:

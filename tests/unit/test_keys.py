@@ -55,7 +55,7 @@ class Commands:
         self._capsys = capsys
 
     def __call__(self, *words: str, code: int = 0) -> str:
-        """What a command says on standard output; on standard error when it fails."""
+        """Return a command's standard output, or its standard error if it fails."""
         assert keys.main(["--file", str(self.path), *words]) == code
         said = self._capsys.readouterr()
         return (said.err if code else said.out).strip()

@@ -105,7 +105,7 @@ def busy(one: Sandbox) -> set[int]:
 
 
 def samples_bytes(pid: int) -> int:
-    """How much a decoder has written."""
+    """Return how much a decoder has written."""
     with contextlib.suppress(OSError):  # it ends meanwhile
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             if os.readlink(descriptor).startswith("/memfd:samples"):

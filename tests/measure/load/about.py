@@ -59,7 +59,7 @@ def revision() -> str:
 
 
 def git(*arguments: str) -> str:
-    """What git says; empty where there is none."""
+    """Return git's output; empty without git."""
     try:
         told = subprocess.run(
             ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20, check=False
@@ -70,7 +70,7 @@ def git(*arguments: str) -> str:
 
 
 def service(url: str) -> dict[str, Any]:
-    """What a service says it is: model, device, compute type."""
+    """Return what a service says it is: model, device, compute type."""
     try:
         with urllib.request.urlopen(url + "/health", timeout=10) as answer:
             told = json.load(answer)

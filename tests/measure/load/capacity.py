@@ -74,7 +74,7 @@ def best_of(session: Session, choices: list[dict[str, str]]) -> tuple[Step, dict
 
 
 def queue_deadline_s(step: Step) -> int:
-    """How long a request may wait and still be answered before its client gives up.
+    """Return how long a request may wait and still be answered before its client gives up.
 
     A client's patience less what an answer takes when every slot is taken (99 of 100).
     """

@@ -67,7 +67,7 @@ class Counts:
         )
 
     def since(self, before: Counts) -> Counts:
-        """What was added after an earlier moment; only counters mean something in it."""
+        """Return what was added after an earlier moment; only counters mean something in it."""
         return Counts(
             less(self.balancer, before.balancer),
             less(self.refused, before.refused),
@@ -163,7 +163,7 @@ class Totals:
 
 
 def inside(counts: Counts, wall_s: float) -> dict[str, Any]:
-    """What the workers say of a run: batches, device, queue; None where nothing was counted.
+    """Return what the workers say of a run: batches, device, queue; None where nothing was counted.
 
     Args:
         counts: of the run alone.

@@ -137,7 +137,7 @@ class CaptionFigures:
 
 
 def speech_to_text(captions: Iterable[Caption]) -> np.ndarray:
-    """How long each piece of speech waited for its text, seconds; shape (n_pieces,)."""
+    """Return how long each piece of speech waited for its text, seconds; shape (n_pieces,)."""
     waits = [np.zeros(0)]
     for caption in captions:
         assert caption.text_s is not None
@@ -148,20 +148,20 @@ def speech_to_text(captions: Iterable[Caption]) -> np.ndarray:
 
 
 def within(at_s: float, journal: Journal) -> bool:
-    """Whether something happened while all users were there."""
+    """Return whether something happened while all users were there."""
     assert journal.started_s is not None
     assert journal.stopped_s is not None
     return journal.started_s <= at_s <= journal.stopped_s
 
 
 def by_status(calls: Iterable[Call]) -> dict[str, int]:
-    """How often each status came, the smallest first."""
+    """Return how often each status came, the smallest first."""
     counts = Counter(call.status for call in calls)
     return {str(status): counts[status] for status in sorted(counts)}
 
 
 def efficiency(rates: dict[int, float]) -> dict[int, float]:
-    """How much of n times the smallest number's rate per worker n workers reach.
+    """Return how much of n times the smallest number's rate per worker n workers reach.
 
     Args:
         rates: requests a second, by the number of workers.

@@ -88,7 +88,7 @@ class Journal:
 
     @classmethod
     def read(cls, path: Path) -> Journal:
-        """What a run has written."""
+        """Read the journal that a run wrote."""
         found = cls()
         for line in lines(path):
             match line:
@@ -104,7 +104,7 @@ class Journal:
 
     @property
     def offered_s(self) -> float:
-        """How long all users were there, in seconds of wall time."""
+        """Return how long all users were there, in seconds of wall time."""
         assert self.started_s is not None, "The run never had all its users."
         assert self.stopped_s is not None, "The run was never stopped."
         return self.stopped_s - self.started_s

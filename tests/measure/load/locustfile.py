@@ -90,7 +90,7 @@ class Talker(User):
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     def fields(self, *further: tuple[str, str]) -> list[tuple[str, str]]:
-        """What is sent beside the file."""
+        """Return the fields sent with the file."""
         chosen = [("model", "whisper-1"), ("response_format", "verbose_json"), *further]
         if self.options.language:
             chosen.append(("language", self.options.language))

@@ -34,7 +34,7 @@ class Aim:
     lost: float = 0.01
 
     def met(self, step: Step) -> bool:
-        """Whether a run of meetings kept it."""
+        """Return whether a run of meetings kept it."""
         found = step.figures.captions
         if found is None or found.speech_to_text_s.p95 is None:
             return False
@@ -232,7 +232,7 @@ def meetings(session: Session, sides: Sequence[str], aim: Aim, start: int) -> Re
 
 
 def cpu_share(steps: Sequence[Step], name: str, aim: Aim) -> float | None:
-    """What a side spends on each second of a meeting, where it kept up with all of them.
+    """Return what a side spends on each second of a meeting, where it kept up with all of them.
 
     The median of its runs; it hardly depends on what else the machine does. None: not known.
     """

@@ -50,7 +50,7 @@ def waits(steps: Sequence[Step]) -> str:
 
 
 def batches(steps: Sequence[Step]) -> str:
-    """How many windows shared a call on the device."""
+    """Return how many windows shared a call on the device."""
     figure, (axis,) = subplots(1)
     for step in steps:
         sizes = step.inside["batch_sizes"]["generate"]

@@ -68,7 +68,7 @@ class Step:
 
     @property
     def mismatch(self) -> str:
-        """What of the totals does not agree; empty: all does."""
+        """Return what of the totals does not agree; empty: all does."""
         return self.totals.mismatch if self.totals else ""
 
     def plain(self) -> dict[str, Any]:

@@ -60,6 +60,6 @@ def of(stack: Stack, name: str = "service") -> Target:
 
 
 def slots(own: dict[str, str]) -> int:
-    """How many requests a pool with these settings has inside at once."""
+    """Return how many requests a pool with these settings has inside at once."""
     config = config_of(chosen() | own)
     return config.workers * config.slots

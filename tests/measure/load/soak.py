@@ -52,12 +52,12 @@ class Series:
         return True
 
     def grown(self, values: list[float]) -> float:
-        """How much one of the quantities grew after the warm-up."""
+        """Return how much one of the quantities grew after the warm-up."""
         length_s = max(1.0, self.seconds[-1])
         return growth(values, warm_up=min(0.5, max(0.2, WARM_UP_S / length_s)))
 
     def troubles(self) -> list[str]:
-        """What grew beyond its limit, a sentence each; none of a soak too short to tell."""
+        """Return a sentence for each quantity that grew beyond its limit; none of a short soak."""
         if not self.seconds or self.seconds[-1] < 0.9 * LEAST_S:
             return []
         limits = (
