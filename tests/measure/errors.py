@@ -10,10 +10,12 @@ from whisper_normalizer.english import EnglishTextNormalizer
 
 BY_CHARACTER = ("ja", "zh")
 ENGLISH = EnglishTextNormalizer()
+SPOKEN = str.maketrans("()[]", "    ")  # the normaliser removes what stands between them
 
 
 def normalised(text: str, language: str | None) -> str:
     """Return a text as it is compared: without case, punctuation and spelling variants."""
+    text = text.translate(SPOKEN)
     if language == "en":
         return str(ENGLISH(text))
     return str(BasicTextNormalizer(split_letters=language in BY_CHARACTER)(text))

@@ -28,17 +28,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jiwer
 import numpy as np
-from whisper_normalizer.english import EnglishTextNormalizer
 
 from app.config import ROOT, Config
 from app.live.options import Options
 from app.live.session import Session
 from app.live.windows import Balancer
+from tests.measure.errors import normalised
 from tests.support import models
 from tests.support.client import TRANSCRIPTIONS
 from tests.support.environment import bare_environment
@@ -209,7 +210,7 @@ def service(arguments: argparse.Namespace) -> Iterator[tuple[str, Stack | None]]
 
 def measure_words(arguments: argparse.Namespace) -> None:
     """Print the word error rate of each long English recording, streamed and whole."""
-    normalise = EnglishTextNormalizer()
+    normalise = partial(normalised, language="en")
     wanted = [
         (one.name, one.waveform(), str(one.text))
         for one in recordings()

@@ -8,17 +8,21 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.measure import wer
+from tests.measure import errors, wer
 from tests.support.recordings import DATA, manifest, recording, speech, waveform, without_speech
 
 
 def test_errors_are_counted_over_all_texts():
-    errors = wer.Errors()
-    errors.add("one two three four", "one too three")
-    errors.add("five", "five six")
+    counted = wer.Errors()
+    counted.add("one two three four", "one too three")
+    counted.add("five", "five six")
 
-    assert (errors.wrong, errors.words) == (3, 5)
-    assert str(errors).strip() == "60.00 %"
+    assert (counted.wrong, counted.words) == (3, 5)
+    assert str(counted).strip() == "60.00 %"
+
+
+def test_words_in_brackets_are_spoken():
+    assert errors.normalised("The Bible (of Mainz) [sic]", "en") == "the bible of mainz sic"
 
 
 @pytest.mark.parametrize("snr_db", [20.0, 0.0])
