@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 MOST_REPEATED = 5  # words that a window may repeat at its start
 LOST_S = 0.5  # speech without words at the end of a window, from which words were lost there
 NEAR_S = 1.0  # such a repetition begins this close to the confirmed end
+EDGE_S = 0.2  # see `is_of_turn`
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +87,26 @@ class Agreement:
     def unsent(self, words: Sequence[Word]) -> Sequence[Word]:
         """Return the words of a window that are not confirmed yet: those after the confirmed end,
         without a repetition of the last confirmed words."""
+        if not self.confirmed:
+            return [word for word in words if is_of_turn(word)]
         until_s = self.until_s
         words = [word for word in words if (word.start + word.end) / 2 > until_s]
-        if not self.confirmed or not words or words[0].start > until_s + NEAR_S:
+        if not words or words[0].start > until_s + NEAR_S:
             return words
         for count in range(min(MOST_REPEATED, len(words), len(self.confirmed)), 0, -1):
             last = [word.key for word in self.confirmed[-count:]]
             if last == [word.key for word in words[:count]]:
                 return words[count:]
         return words
+
+
+def is_of_turn(word: Word) -> bool:
+    """Return whether a word is of the turn, and not of the audio before it.
+
+    The alignment of words with sound stretches those next to a pause: the turn's first word often
+    seems to begin in the speech before, and the last word of that sometimes to end in the turn.
+    """
+    return word.end > (0.0 if word.start > -EDGE_S else EDGE_S)
 
 
 def common_prefix(some: Sequence[Word], others: Sequence[Word]) -> int:

@@ -35,6 +35,13 @@ def texts(found: list[Word]) -> str:
 
 
 class TestAgreement:
+    @pytest.mark.parametrize(
+        ("start", "end", "text"),
+        [(-0.86, 0.28, "in"), (-0.14, 0.14, "in"), (-0.88, 0.12, ""), (-0.5, -0.02, "")],
+    )
+    def test_a_word_next_to_a_turns_start_is_said_once(self, start, end, text):
+        assert texts(Agreement().unsent([Word(" in", start, end)])) == text
+
     def test_only_words_of_two_successive_windows_are_confirmed(self):
         agreement = Agreement()
 
