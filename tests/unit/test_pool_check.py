@@ -47,6 +47,7 @@ def test_port_in_use(tmp_path, name):
 def test_balancers_ports_are_not_looked_at_where_another_runs_it(tmp_path):
     own = ports(1)
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", int(own["LB_PORT"])))
         taken.listen()
 
