@@ -83,9 +83,11 @@ def differences(found: Transcript, expected: list, info, batched: bool) -> list[
     ],
 )
 def test_english_in_company(compute_type, threads, max_batch, beam):
+    """The guards of prompts and tails are off: with a prompt, faster-whisper writes "Thank you very
+    much." for the 0.1 s behind the last word of a recording."""
     config = Config(
         model_size=str(models.tiny_en()), compute_type=compute_type, beam_size=beam, workers=1,
-        max_concurrent_transcriptions=threads, prompt_min_tokens_per_s=0,
+        max_concurrent_transcriptions=threads, prompt_min_tokens_per_s=0, min_window_ms=0,
     )  # fmt: skip
     plain = faster_whisper.WhisperModel(
         str(models.tiny_en()), "cpu", compute_type=compute_type, cpu_threads=2
