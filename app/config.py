@@ -260,10 +260,10 @@ class Config:
     )  # fmt: skip
     ignore_prompts: bool = setting(
         False,
-        "Decode without the prompts that clients send. Right where bots send the previous text "
-        "with every window: words are as good or better, and windows share more calls on a GPU "
-        "([measured](measurements.md#prompts)). Wrong where prompts carry names or spellings; "
-        "`hotwords` still count.",
+        "Decode without the prompts that clients send. Right where a GPU is full and bots send "
+        "the previous text with every window: windows share more calls, for up to two points of "
+        "word errors in mixed talk ([measured](measurements.md#prompts)). Wrong where prompts "
+        "carry names or spellings; `hotwords` still count.",
     )
     long_audio: str = setting(
         "chunked",
