@@ -86,7 +86,7 @@ class HallucinationFilter:
 
         Args:
             n_tokens: number of tokens of the text, without timestamps.
-            sound_frames: frames of sound in the window.
+            sound_frames: frames of sound in the window; less than one second counts as one.
             avg_logprob: mean log probability of the tokens.
         """
         if not self.min_window_ms or sound_frames >= TAIL_MAX_FRAMES:

@@ -39,7 +39,7 @@ def shared_secret(config: Config) -> bytes:
 
 
 def secret_of(text: str) -> bytes:
-    """Return the secret that `LIVE_SECRET` stands for."""
+    """Return the secret derived from the text of `LIVE_SECRET`."""
     return sha256(text.encode()).digest()
 
 

@@ -119,11 +119,11 @@ def test_inventorys_keys_become_the_workers_file_and_the_balancers_map():
     assert set(found) == {"key-1", "meetings", "key-3"}
     assert found["meetings"].hashes == (digest("its-key"),)
     assert found["meetings"].requests_per_minute == 600
-    told = filters.key_map(keys, "shared")
-    assert f"{digest('its-key').hex().upper()} meetings 600 0\n" in told
+    key_map = filters.key_map(keys, "shared")
+    assert f"{digest('its-key').hex().upper()} meetings 600 0\n" in key_map
     own = pass_of(shared_secret(Config(live_secret="shared")), "meetings")
-    assert f"{digest(own).hex().upper()} meetings 600 0\n" in told, "for its live sessions"
-    assert "its-key" not in filters.key_file(keys) + told
+    assert f"{digest(own).hex().upper()} meetings 600 0\n" in key_map, "for its live sessions"
+    assert "its-key" not in filters.key_file(keys) + key_map
 
 
 def test_a_limit_from_a_template_is_a_number():

@@ -10,7 +10,7 @@ from whisper_normalizer.english import EnglishTextNormalizer
 
 BY_CHARACTER = ("ja", "zh")
 ENGLISH = EnglishTextNormalizer()
-SPOKEN = str.maketrans("()[]", "    ")  # the normaliser removes what stands between them
+SPOKEN = str.maketrans("()[]", "    ")  # the normaliser removes bracketed text
 
 
 def normalised(text: str, language: str | None) -> str:

@@ -11,7 +11,7 @@ from tests.support.background import Background
 
 
 class Two(Background):
-    """Two loops: one runs to the end, the other fails if it is told to."""
+    """Two loops: one runs to the end, the other raises the given failure."""
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.failure = failure

@@ -671,7 +671,7 @@ class TestBounds:
 
     @run
     async def test_a_stop_finishes_open_turns(self, start):
-        """Also of a client that goes on, and beside one that reads nothing."""
+        """Also of a client that goes on speaking, while another one reads nothing."""
         async with (
             start(Pool(delay_s=0.3)) as (gateway, url),
             connect(url.replace("http", "ws") + "/v1/realtime", max_queue=1),

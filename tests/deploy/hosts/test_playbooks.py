@@ -534,14 +534,14 @@ def test_hosts_that_reboot_or_lose_power(fleet):
 
 
 def test_report(fleet):
-    told = fleet.play("check.yml")
+    report = fleet.play("check.yml")
 
-    assert told.code == 0, told.text
-    assert told.count("changed") == 0
-    table = [line.split() for line in told.text.splitlines() if " ok: transcribes" in line]
+    assert report.code == 0, report.text
+    assert report.count("changed") == 0
+    table = [line.split() for line in report.text.splitlines() if " ok: transcribes" in line]
     assert [row[0] for row in table] == ["gpu1", "gpu1", "gpu2", "gpu2", "lb1"]
-    assert told.text.count("ok: answers") == 2, "gateways"
-    assert release(fleet).rsplit("/", 1)[1] in told.text
+    assert report.text.count("ok: answers") == 2, "gateways"
+    assert release(fleet).rsplit("/", 1)[1] in report.text
 
 
 def test_report_without_a_key_and_with_a_host_that_is_ill(fleet):
