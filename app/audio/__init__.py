@@ -1,1 +1,1 @@
-"""Decode uploads to waveforms: float32, mono, 16 kHz."""
+"""Decode uploads to waveforms (float32, mono, 16 kHz), and detect speech in them."""

@@ -11,8 +11,8 @@ import numpy as np
 from faster_whisper.vad import VadOptions, get_speech_timestamps
 
 from app.audio.limits import SAMPLE_RATE
+from app.audio.speech_model import speech_model
 from app.engine.options import SpeechOptions
-from app.engine.speech_model import speech_model
 
 # Samples from `start` to `end`, in faster-whisper's form.
 Span = dict[str, int]

@@ -7,9 +7,9 @@ import logging
 import signal
 import sys
 
+from app.audio.speech_model import speech_model
 from app.config import Config, ConfigError
 from app.live.gateway import Gateway
-from app.live.voice import model
 from app.observability import log
 from app.process import close_memory, die_with_parent, leave_no_core
 
@@ -39,7 +39,7 @@ def main() -> None:
         die_with_parent(signal.SIGTERM)
         leave_no_core()
         close_memory()  # it holds speech and keys
-        model()
+        speech_model()
         asyncio.run(serve(config))
     except (ConfigError, OSError) as error:
         sys.exit(f"The gateway of live transcription does not start: {error}")

@@ -10,9 +10,9 @@ import pytest
 from faster_whisper.utils import get_assets_path
 from faster_whisper.vad import SileroVADModel
 
+from app.audio.speech_model import BLOCK_FRAMES, FRAME, State, speech_model
 from app.engine.options import SpeechOptions
 from app.engine.speech import find_speech
-from app.engine.speech_model import BLOCK_FRAMES, FRAME, speech_model
 from tests.support.recordings import long_recording, recordings
 
 OPTIONS = SpeechOptions()
@@ -53,3 +53,15 @@ def test_any_number_of_frames(original, frames):
     samples = long_recording(10).samples[: frames * FRAME]
 
     np.testing.assert_allclose(speech_model()(samples), original(samples.copy()), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 5, BLOCK_FRAMES])
+def test_a_stream_is_heard_as_a_recording(size):
+    frames = long_recording(10).samples[: 200 * FRAME].reshape(-1, FRAME)
+    state = State()
+    pieces = [frames[begin : begin + size] for begin in range(0, len(frames), size)]
+
+    found = np.concatenate([speech_model().continued(piece, state) for piece in pieces])
+
+    np.testing.assert_allclose(found, speech_model().continued(frames, State()), atol=1e-5)
+    assert found.max() > 0.9

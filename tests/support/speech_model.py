@@ -1,4 +1,4 @@
-"""Write app/engine/speech.onnx: Silero VAD with its convolutions as matrix products.
+"""Write app/audio/speech.onnx: Silero VAD with its convolutions as matrix products.
 
     python -m tests.support.speech_model  # in an environment that also has the package onnx
 
@@ -20,8 +20,7 @@ from onnx import helper, numpy_helper
 from app.config import ROOT
 
 ORIGINAL = Path(get_assets_path(), "silero_vad_v6.onnx")
-TARGET = ROOT / "app" / "engine" / "speech.onnx"
-FRAME = 576  # samples: 64 of the previous frame and 512
+TARGET = ROOT / "app" / "audio" / "speech.onnx"
 POSITIONS = 4
 HOP = 128
 BINS = 129
@@ -48,7 +47,11 @@ def dense(weight: np.ndarray, n_in: int, stride: int) -> np.ndarray:
 
 
 def build(original: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the same model with other operators; inputs and outputs keep their names."""
+    """Return the same model with other operators.
+
+    Instead of frames its inputs are sums and differences of samples, which NumPy computes faster;
+    see `app.audio.speech_model`.
+    """
     weights = {each.name: numpy_helper.to_array(each) for each in original.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     constants: dict[str, np.ndarray] = {}
@@ -64,30 +67,43 @@ def build(original: onnx.ModelProto) -> onnx.ModelProto:
     def ints(name: str, *values: int) -> str:
         return constant(name, np.array(values, np.int64))
 
-    # Spectrum: windows of 256 samples are pairs of adjacent blocks of 128.
-    padded = add("Pad", ["input", ints("pads", 0, 0, 0, 64)], "padded", mode="reflect")
-    blocks = add("Reshape", [padded, ints("blocks_shape", -1, POSITIONS + 1, HOP)], "blocks")
-    axis = ints("axis_1", 1)
-    first = add("Slice", [blocks, ints("at_0", 0), ints("at_4", POSITIONS), axis], "first")
-    second = add("Slice", [blocks, ints("at_1", 1), ints("at_5", POSITIONS + 1), axis], "second")
-    windows = add("Concat", [first, second], "windows", axis=2)
+    # Spectrum of each position. Its window is symmetric, so the waves of samples n and 256 - n are
+    # equal (real) or opposite (imaginary), and half the products are enough.
     basis = weights["encoder.feature_extractor.forward_basis_buffer"][:, 0].T
-    for name, part in (("real", basis[:, :BINS]), ("imaginary", basis[:, BINS:])):
-        waves = constant(f"{name}_basis", np.ascontiguousarray(part))
-        product = add("MatMul", [windows, waves], name)
+    for name, folded, part in (
+        ("real", "sums", basis[:, :BINS]),
+        ("imaginary", "differences", basis[:, BINS:]),
+    ):
+        half = np.ascontiguousarray(part[1 : HOP + 1])
+        half[-1] /= 2  # sample 128 is its own counterpart
+        product = add("MatMul", [folded, constant(f"{name}_basis", half)], name)
         add("Mul", [product, product], f"{name}_squared")
     power = add("Add", ["real_squared", "imaginary_squared"], "power")
     magnitude = add("Sqrt", [power], "magnitude")
 
+    def relu(layer: str, number: int, part: str, matrix: np.ndarray) -> str:
+        bias = weights[f"encoder.conv_layers.{number}.bias"]
+        tiled = np.tile(bias, matrix.shape[1] // len(bias))
+        inputs = [layer, constant(f"weight_{part}", matrix), constant(f"bias_{part}", tiled)]
+        return add("Relu", [add("Gemm", inputs, f"sum_{part}")], f"layer_{part}")
+
+    # The first layer in two halves of its outputs, neither of which sees all positions.
     layer = add("Reshape", [magnitude, ints("flat", -1, POSITIONS * BINS)], "spectrum")
+    matrix = dense(weights["encoder.conv_layers.0.weight"], POSITIONS, 1)
+    axis = ints("axis_1", 1)
+    halves = []
+    for part, first, n in (("0a", 0, 0), ("0b", 1, 1)):
+        rows = slice(first * BINS, (first + 3) * BINS)
+        columns = slice(n * matrix.shape[1] // 2, (n + 1) * matrix.shape[1] // 2)
+        edges = [ints(f"from_{part}", rows.start), ints(f"to_{part}", rows.stop)]
+        seen = add("Slice", [layer, *edges, axis], f"seen_{part}")
+        halves.append(relu(seen, 0, part, np.ascontiguousarray(matrix[rows, columns])))
+    layer = add("Concat", halves, "layer_0", axis=1)
     positions = POSITIONS
-    for number, stride in enumerate((1, 2, 2, 1)):
-        weight = weights[f"encoder.conv_layers.{number}.weight"]
-        matrix = dense(weight, positions, stride)
+    for number, stride in enumerate((2, 2, 1), start=1):
+        matrix = dense(weights[f"encoder.conv_layers.{number}.weight"], positions, stride)
         positions = (positions - 1) // stride + 1
-        bias = np.tile(weights[f"encoder.conv_layers.{number}.bias"], positions)
-        inputs = [layer, constant(f"weight_{number}", matrix), constant(f"bias_{number}", bias)]
-        layer = add("Relu", [add("Gemm", inputs, f"sum_{number}")], f"layer_{number}")
+        layer = relu(layer, number, str(number), matrix)
 
     steps = add("Unsqueeze", [layer, axis], "steps")
     names = ("onnx::LSTM_209", "onnx::LSTM_210", "onnx::LSTM_211")
@@ -102,8 +118,13 @@ def build(original: onnx.ModelProto) -> onnx.ModelProto:
     score = add("Gemm", [add("Relu", [states], "states_relu"), last, bias], "score")
     add("Reshape", [add("Sigmoid", [score], "probability"), ints("all", -1)], "speech_probs")
 
+    folded = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["frames", POSITIONS, HOP])
+        for name in ("sums", "differences")
+    ]
+    states = [each for each in original.graph.input if each.name in ("h", "c")]
     graph = helper.make_graph(
-        nodes, "silero_vad", list(original.graph.input), list(original.graph.output),
+        nodes, "silero_vad", [*folded, *states], list(original.graph.output),
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=original.opset_import)
