@@ -18,7 +18,9 @@ from faster_whisper.transcribe import restore_speech_timestamps
 from app.audio.limits import SAMPLE_RATE
 from app.config import Config
 from app.engine.batching.batched_model import END_OF_TEXT, PROMPT_TOKENS, special
+from app.engine.batching.request_model import RequestModel
 from app.engine.cancellation import Cancellation
+from app.engine.hallucination_filter import NO_REPEATED_GROUP
 from app.engine.job import Job
 from app.engine.options import DecodeOptions
 from app.engine.results import Segment, Transcript, Word
@@ -29,14 +31,22 @@ FRAME_SAMPLES = 160  # audio samples per frame of features
 # Uncovered speech of this length was skipped by the model and is decoded on its own. In four
 # random orders of the test sentences (base, lively talk) the error rate fell from 5.90 % to 5.52 %.
 PASSED_OVER_S = 2.0
+# A segment of this length omits speech if it has fewer tokens for each second. Fluent English has 3
+# to 7. In repetitive announcements (Spanish, base) a part of 24 s lost all but its first sentence.
+SPARSE_S = 5.0
+SPARSE_TOKENS_PER_S = 1.5
+# Multiple of Whisper's threshold above which a repetitive text is a loop: measured loops had 5.7 to
+# 21, sentences that were said three times 3.2.
+CERTAIN_LOOP = 2.0
 # Least probability with which a later part of a recording changes the language.
 CHANGE_PROBABILITY = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Part with a known language; iterating over its segments decodes it."""
+    """Part with a known language; iterating over its segments decodes it with its model."""
 
+    model: RequestModel
     segments: Iterator[Any]
     language: str
     probability: float
@@ -141,24 +151,29 @@ class Transcription:
             pool.shutdown(cancel_futures=True)
 
     def _begin(
-        self, part: Part, options: DecodeOptions, previous: Future[str] | None = None
+        self,
+        part: Part,
+        options: DecodeOptions,
+        previous: Future[str] | None = None,
+        **further: Any,
     ) -> Begun:
         """Determine a part's language; its segments are decoded lazily.
 
         Args:
             previous: the language of the part before it, which a doubtful part keeps.
+            further: arguments for faster-whisper that replace the server's.
         """
         speech = part.samples(self._waveform)
         whisper = self._whisper()
         language, probability = self._language(whisper, speech, options, previous)
         segments, info = whisper.transcribe(
-            speech, language=language, **self._arguments(whisper, options)
+            speech, language=language, **(self._arguments(whisper, options) | further)
         )
         if options.token_scores:
             segments = self._scored(whisper, segments)
         if probability is None:
             probability = float(info.language_probability)
-        return Begun(iter(segments), info.language, probability)
+        return Begun(whisper.model, iter(segments), info.language, probability)
 
     def _scored(
         self, whisper: faster_whisper.WhisperModel, segments: Iterable[Any]
@@ -176,19 +191,24 @@ class Transcription:
     ) -> list[Any]:
         """Return a part's segments, including those of speech that the model first skipped.
 
-        A part whose text fails Whisper's thresholds, most often by a repetition loop, is decoded
-        again in two halves, once: the model seldom fails the same way twice. Each half's language
-        is detected again, since the language may have changed within the part.
+        A part whose text fails, most often by a repetition loop, is decoded again in two halves,
+        once: the model seldom fails the same way twice. Each half's language is detected again,
+        since the language may have changed within the part.
         """
         segments = list(drop_trailing_padding(begun.segments, part.seconds))
-        if halve and any(map(self._failed, segments)) and (halves := part.halves()):
+        if halve and self._failed(segments) and (halves := part.halves()):
+            # A loop takes as long as the longest text; in the halves it would take that twice more.
+            looped = begun.model.looped or any(
+                self._repetitive(segment, CERTAIN_LOOP) for segment in segments
+            )
+            further = {"no_repeat_ngram_size": NO_REPEATED_GROUP} if looped else {}
             language: Future[str] = Future()
             language.set_result(begun.language)
             return [
                 segment
                 for half in halves
                 for segment in self._complete(
-                    half, self._begin(half, options, language), options, halve=False
+                    half, self._begin(half, options, language, **further), options, halve=False
                 )
             ]
         known = replace(options, language=begun.language)
@@ -203,12 +223,18 @@ class Transcription:
             segment.language = begun.language
         return sorted(whole, key=lambda segment: float(segment.start))
 
-    def _failed(self, segment: Any) -> bool:
-        config = self._config
-        return bool(
-            segment.compression_ratio > config.compression_ratio_threshold
-            or segment.avg_logprob < config.log_prob_threshold
+    def _failed(self, segments: Sequence[Any]) -> bool:
+        """Return whether a part's text fails Whisper's thresholds or omits speech."""
+        return not segments or any(
+            self._repetitive(segment)
+            or segment.avg_logprob < self._config.log_prob_threshold
+            or is_sparse(segment)
+            for segment in segments
         )
+
+    def _repetitive(self, segment: Any, times: float = 1.0) -> bool:
+        """Return whether the compression ratio exceeds Whisper's threshold so many times."""
+        return bool(segment.compression_ratio > times * self._config.compression_ratio_threshold)
 
     def _language(
         self,
@@ -328,6 +354,12 @@ def drop_trailing_padding(segments: Iterable[Any], seconds: float) -> Iterator[A
         if segment.seek and seconds - segment.seek * FRAME_SAMPLES / SAMPLE_RATE < PADDING_S:
             return
         yield segment
+
+
+def is_sparse(segment: Any) -> bool:
+    """Return whether a segment has too few tokens for its length, which holds little but speech."""
+    seconds = segment.end - segment.start
+    return bool(seconds >= SPARSE_S and len(segment.tokens) < SPARSE_TOKENS_PER_S * seconds)
 
 
 def uncovered_spans(segments: Sequence[Any], seconds: float) -> Iterator[tuple[float, float]]:

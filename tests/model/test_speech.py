@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import threading
 import tracemalloc
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 
 from app.engine.cancellation import Cancellation
+from app.engine.hallucination_filter import NO_REPEATED_GROUP
 from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions, SpeechOptions
@@ -212,6 +215,25 @@ class Said:
     seek: int = 0
 
 
+def looping(segments: Iterator[Any]) -> Iterator[Any]:
+    return (replace(one, text=" so" * 99, compression_ratio=20.0) for one in segments)
+
+
+def repetitive(segments: Iterator[Any]) -> Iterator[Any]:
+    return (replace(one, text=" so so so so", compression_ratio=2.6) for one in segments)
+
+
+def omitting(segments: Iterator[Any]) -> Iterator[Any]:
+    """Yield the first words, as if they lasted to the end."""
+    first, *others = segments
+    end = max([first.end, *(one.end for one in others)])
+    yield replace(first, text=" so so", tokens=first.tokens[:3], end=end)
+
+
+def silent(segments: Iterator[Any]) -> Iterator[Any]:
+    return (one for one in segments if False)
+
+
 class TestWhatTheModelPassedOver:
     def test_stretches_that_no_segment_covers(self):
         said = [Said(3.0, 8.0), Said(7.5, 9.0), Said(10.5, 20.0)]
@@ -232,8 +254,8 @@ class TestWhatTheModelPassedOver:
         real = Transcription._begin
         first = []
 
-        def forgetful(transcription, part, *options):
-            begun = real(transcription, part, *options)
+        def forgetful(transcription, part, *options, **further):
+            begun = real(transcription, part, *options, **further)
             if part.seconds > 14 and not first:
                 first.append(part)
                 segments = (one for one in begun.segments if one.start > 10)
@@ -249,28 +271,35 @@ class TestWhatTheModelPassedOver:
             "selfish" in text for _, _, text in long.spans
         )
 
-    def test_a_loop_of_words_is_decoded_again_in_halves(self, tiny_config, long):
-        """A model that falls into a loop in every part of some length."""
+    @pytest.mark.parametrize(
+        ("failing", "kept_from_looping"),
+        [(looping, True), (repetitive, False), (omitting, False), (silent, False)],
+        ids=lambda value: getattr(value, "__name__", ""),
+    )
+    def test_a_part_that_fails_is_decoded_again_in_halves(
+        self, tiny_config, long, failing, kept_from_looping
+    ):
+        """A model that fails in the same way in every part of some length."""
         model = Model(tiny_config)
         real = Transcription._begin
+        halves = []
 
-        def looping(transcription, part, *options):
-            begun = real(transcription, part, *options)
+        def begin(transcription, part, *options, **further):
+            begun = real(transcription, part, *options, **further)
             if part.seconds > 12:
-                segments = (
-                    replace(one, text=" so" * 99, compression_ratio=20.0) for one in begun.segments
-                )
-                return replace(begun, segments=segments)
+                return replace(begun, segments=failing(begun.segments))
+            halves.append(further.get("no_repeat_ngram_size"))
             return begun
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Transcription, "_begin", looping)
+            patch.setattr(Transcription, "_begin", begin)
             transcript = model.decode(Job(long.samples, DecodeOptions())).result()
 
-        assert " so so" not in transcript.text
         assert transcript.text.lower().count("selfish") == sum(
             "selfish" in text for _, _, text in long.spans
         )
+        assert " so so" not in transcript.text
+        assert (NO_REPEATED_GROUP in halves) is kept_from_looping
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ class RequestModel:
 
     Attributes:
         scores: scores of the latest decoded window, if the job asks for them.
+        looped: a window was decoded again because of a repetition loop.
     """
 
     def __init__(self, shared: BatchedModel, job: Job) -> None:
@@ -77,6 +78,7 @@ class RequestModel:
         self._first: Window | None = None  # the first window decoded
         self._last: Window | None = None
         self.scores = WindowScores()
+        self.looped = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._shared.model, name)
@@ -154,6 +156,7 @@ class RequestModel:
             return None
         if self._is_loop(result, window):
             metrics.REPETITION_LOOPS.inc()
+            self.looped = True
             result = decode(before, no_repeat_ngram_size=NO_REPEATED_GROUP)
             if self._is_loop(result, window):
                 return None
