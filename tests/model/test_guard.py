@@ -210,3 +210,20 @@ def test_nothing_is_heard_where_nobody_speaks(tiny_engine, one):
     options = DecodeOptions(language="en", prompt="So, as I said, the figures are good.")
 
     assert tiny_engine.decode(Job(one.waveform(), options)).result().text == ""
+
+
+def test_what_replaces_a_loop_may_be_noise(tiny_config, monkeypatch):
+    """The model is sure of a loop, and unsure of the text without it."""
+    answers = [True, False]
+    monkeypatch.setattr(HallucinationFilter, "is_loop", lambda *_: answers.pop(0))
+    monkeypatch.setattr(HallucinationFilter, "is_noise", lambda *_: not answers)
+    noise = metrics.NOISE_WINDOWS._value.get()
+
+    found = (
+        Model(tiny_config)
+        .decode(Job(recording("austen_0890.wav").waveform(), DecodeOptions()))
+        .result()
+    )
+
+    assert found.text == ""
+    assert metrics.NOISE_WINDOWS._value.get() == noise + 1

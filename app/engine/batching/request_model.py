@@ -151,15 +151,16 @@ class RequestModel:
             alone = decode([])
             if self._says_more(alone, result, window):
                 before, result = [], alone
-        if self._is_noise(result, window):
-            metrics.NOISE_WINDOWS.inc()
-            return None
         if self._is_loop(result, window):
             metrics.REPETITION_LOOPS.inc()
             self.looped = True
             result = decode(before, no_repeat_ngram_size=NO_REPEATED_GROUP)
             if self._is_loop(result, window):
                 return None
+        # The model is sure of a loop, so this is asked of what replaced it.
+        if self._is_noise(result, window):
+            metrics.NOISE_WINDOWS.inc()
+            return None
         return result
 
     def _no_speech(self) -> NoSpeech:
