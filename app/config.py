@@ -248,7 +248,7 @@ class Config:
     noise_max_ms: int = setting(
         1200,
         "A window with at most this much sound, in milliseconds, that is above "
-        "`NO_SPEECH_THRESHOLD` and that the model is unsure of is noise or music. 0: off.",
+        "`NO_SPEECH_THRESHOLD` and whose text is very unlikely is noise or music. 0: off.",
         minimum=0, maximum=30_000, advanced=True,
     )  # fmt: skip
     prompt_min_tokens_per_s: float = setting(

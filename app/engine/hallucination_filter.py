@@ -26,6 +26,10 @@ NO_REPEATED_GROUP = 4  # a window decoded again repeats no four tokens in a row
 CONFIDENT_AVG_LOGPROB = -0.7  # above it the model is sure of a result
 TAIL_MAX_FRAMES = 100  # most frames of sound in a tail window
 TAIL_MIN_AVG_LOGPROB = -0.8  # below it a tail window's text is a hallucination
+# In music the probability of silence is above SILENT or the text's mean log probability below
+# UNSURE; of single words cut out of sentences, and heard rightly, 2 of 244 are there.
+SILENT = 0.75
+UNSURE = -1.35
 OMITTED_TOKENS = 3  # the result without the prompt replaces the other if it has this many more
 
 
@@ -91,19 +95,32 @@ class HallucinationFilter:
         """
         if not self.min_window_ms or sound_frames >= TAIL_MAX_FRAMES:
             return False
-        is_too_long = 0 < self.loop_max_tokens_per_s < n_tokens
-        return is_too_long or avg_logprob < TAIL_MIN_AVG_LOGPROB
+        return self._too_fast(n_tokens, sound_frames) or avg_logprob < TAIL_MIN_AVG_LOGPROB
 
-    def is_noise(self, sound_frames: int, no_speech_prob: float, avg_logprob: float) -> bool:
+    def is_noise(
+        self, n_tokens: int, sound_frames: int, no_speech_prob: float, avg_logprob: float
+    ) -> bool:
         """Return whether a text was probably heard in noise or music.
 
         Speech detection takes a beat of music for a word. Whisper's own rule for silence also asks
         for an average log probability below -1, which a single hallucinated word exceeds.
+        Source of the thresholds: docs/measurements.md, "Hallucinations".
+
+        Args:
+            n_tokens: number of tokens of the text, without timestamps.
+            sound_frames: frames of sound in the window.
+            no_speech_prob: the model's probability of silence.
+            avg_logprob: mean log probability of the tokens.
         """
-        return (
+        may_be = (
             sound_frames * FRAME_MS <= self.noise_max_ms
             and no_speech_prob > self.no_speech_threshold
             and avg_logprob < CONFIDENT_AVG_LOGPROB
+        )
+        return may_be and (
+            no_speech_prob > SILENT
+            or avg_logprob < UNSURE
+            or self._too_fast(n_tokens, sound_frames)
         )
 
     def is_loop(self, text: str, n_tokens: int, sound_frames: int) -> bool:
@@ -114,8 +131,12 @@ class HallucinationFilter:
             n_tokens: number of tokens of the text, without timestamps.
             sound_frames: frames of sound in the window; less than one second counts as one.
         """
+        return self._too_fast(n_tokens, sound_frames) and self.is_repetitive(text)
+
+    def _too_fast(self, n_tokens: int, sound_frames: int) -> bool:
+        """Return whether nobody can say so much in the sound; less than a second counts as one."""
         longest = self.loop_max_tokens_per_s * max(1.0, sound_frames * FRAME_MS / 1000)
-        return self.loop_max_tokens_per_s > 0 and n_tokens > longest and self.is_repetitive(text)
+        return 0 < longest < n_tokens
 
     def is_repetitive(self, text: str) -> bool:
         """Return whether a text repeats itself more than speech usually does."""

@@ -56,19 +56,22 @@ def test_a_sparse_text_has_few_tokens_for_its_sound(tokens, sparse):
 
 
 @pytest.mark.parametrize(
-    ("sound_s", "no_speech", "logprob", "noise"),
+    ("sound_s", "tokens", "no_speech", "logprob", "noise"),
     [
-        (0.83, 0.95, -1.3, True),
-        (0.8, 0.12, -0.99, False),
-        (5.0, 0.95, -1.3, False),
-        (0.83, 0.95, -0.4, False),
+        (0.83, 1, 0.95, -1.3, True),
+        (0.59, 1, 0.72, -1.41, True),
+        (0.56, 14, 0.6001, -1.31, True),
+        (0.8, 1, 0.12, -0.99, False),
+        (0.61, 3, 0.62, -1.11, False),
+        (5.0, 1, 0.95, -1.3, False),
+        (0.83, 1, 0.95, -0.4, False),
     ],
-    ids=["a beat", "a word", "long", "sure"],
+    ids=["a beat", "unlikely", "too fast", "a word", "a word in a sentence", "long", "sure"],
 )
-def test_noise_is_short_and_silence_to_the_model(sound_s, no_speech, logprob, noise):
-    guard = HallucinationFilter(noise_max_ms=1200)
+def test_noise_is_short_and_silence_to_the_model(sound_s, tokens, no_speech, logprob, noise):
+    guard = HallucinationFilter(noise_max_ms=1200, loop_max_tokens_per_s=12)
 
-    assert guard.is_noise(round(sound_s * 100), no_speech, logprob) is noise
+    assert guard.is_noise(tokens, round(sound_s * 100), no_speech, logprob) is noise
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,7 @@ def test_unlikely_text_behind_the_last_word_is_false(sound_s, tokens, logprob, f
 
 def test_zero_believes_everything():
     assert not HallucinationFilter().is_false_tail(223, 27, -1.4)
-    assert not HallucinationFilter().is_noise(80, 0.95, -1.3)
+    assert not HallucinationFilter().is_noise(1, 80, 0.95, -1.3)
     assert not HallucinationFilter().is_sparse(0, 3000)
     assert not HallucinationFilter().is_echo("the figures", "the figures")
     assert not HallucinationFilter().is_loop(LOOP, 120, 10)

@@ -177,7 +177,7 @@ class RequestModel:
 
     def _is_noise(self, result: Any, window: Window) -> bool:
         return self._shared.hallucination_filter.is_noise(
-            window.sound_frames, result.no_speech_prob, result.scores[0]
+            len(self._words(result)), window.sound_frames, result.no_speech_prob, result.scores[0]
         )
 
     def _is_loop(self, result: Any, window: Window) -> bool:
