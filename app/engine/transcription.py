@@ -224,13 +224,13 @@ class Transcription:
         return sorted(whole, key=lambda segment: float(segment.start))
 
     def _failed(self, segments: Sequence[Any]) -> bool:
-        """Return whether a part's text fails Whisper's thresholds or omits speech."""
-        return not segments or any(
-            self._repetitive(segment)
-            or segment.avg_logprob < self._config.log_prob_threshold
-            or is_sparse(segment)
+        """Return whether a part's text fails Whisper's thresholds or omits detected speech."""
+        fails = any(
+            self._repetitive(segment) or segment.avg_logprob < self._config.log_prob_threshold
             for segment in segments
         )
+        omits = not segments or any(map(is_sparse, segments))
+        return fails or (omits and self._options.speech.enabled)
 
     def _repetitive(self, segment: Any, times: float = 1.0) -> bool:
         """Return whether the compression ratio exceeds Whisper's threshold so many times."""

@@ -301,6 +301,23 @@ class TestWhatTheModelPassedOver:
         assert " so so" not in transcript.text
         assert (NO_REPEATED_GROUP in halves) is kept_from_looping
 
+    def test_without_detection_a_part_may_hold_no_speech(self, tiny_config, long):
+        options = DecodeOptions(speech=SpeechOptions(enabled=False))
+        real = Transcription._begin
+        begun = []
+
+        def begin(transcription, part, *options, **further):
+            begun.append(part)
+            return replace(real(transcription, part, *options, **further), segments=iter(()))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Transcription, "_begin", begin)
+            transcript = Model(tiny_config).decode(Job(long.samples, options)).result()
+
+        assert transcript.text == ""
+        assert begun == parts(long.samples, options.speech, True)
+        assert any(part.halves() for part in begun)
+
 
 @pytest.mark.parametrize(
     ("probabilities", "language"),
