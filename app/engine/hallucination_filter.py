@@ -27,7 +27,7 @@ CONFIDENT_AVG_LOGPROB = -0.7  # above it the model is sure of a result
 TAIL_MAX_FRAMES = 100  # most frames of sound in a tail window
 TAIL_MIN_AVG_LOGPROB = -0.8  # below it a tail window's text is a hallucination
 # In music the probability of silence is above SILENT or the text's mean log probability below
-# UNSURE; of single words cut out of sentences, and heard rightly, 3 of 244 are there.
+# UNSURE; of single words cut out of sentences, and heard rightly, 3 of 257 are there.
 SILENT = 0.7
 UNSURE = -1.35
 OMITTED_TOKENS = 3  # the result without the prompt replaces the other if it has this many more
