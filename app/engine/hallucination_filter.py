@@ -134,7 +134,7 @@ class HallucinationFilter:
         return self._too_fast(n_tokens, sound_frames) and self.is_repetitive(text)
 
     def _too_fast(self, n_tokens: int, sound_frames: int) -> bool:
-        """Return whether nobody can say so much in the sound; less than a second counts as one."""
+        """Return whether the text has more tokens than can be spoken in its sound."""
         longest = self.loop_max_tokens_per_s * max(1.0, sound_frames * FRAME_MS / 1000)
         return 0 < longest < n_tokens
 

@@ -5,14 +5,14 @@
 Every kind of sound is made anew, at three levels, and sent in windows as a bot sends them: alone,
 with a prompt (which may come back as text), and with the search for speech switched off, which
 shows what that search keeps away. The recordings without speech of `tests/data` are sent as well.
-The price is counted too: single spoken words that the filter takes for noise.
+The price is counted too: single words heard rightly without the noise filter, and with it.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from app.config import Config
 from app.engine.job import Job
 from app.engine.model import Model
 from app.engine.options import DecodeOptions, SpeechOptions
-from app.observability import metrics
+from tests.measure.errors import normalised
 from tests.measure.windows import Aligner
 from tests.support import models
 from tests.support.recordings import SAMPLE_RATE, utterances, without_speech
@@ -29,9 +29,8 @@ from tests.support.recordings import SAMPLE_RATE, utterances, without_speech
 WINDOW_S = 10
 LEVELS_DB = (-50.0, -30.0, -15.0)  # of the loudest moment, below full scale
 PROMPT = "So, as I said, the quarterly figures are better than we thought. Any questions?"
-SINGLE_WORDS = 400
 SHORTEST_WORD_S = 0.33
-AROUND_S = 0.1
+MARGIN_S = 0.1
 Sound = Callable[[np.random.Generator, int], np.ndarray]
 
 
@@ -111,23 +110,33 @@ def windows(sound: Sound, minutes: float) -> Iterator[np.ndarray]:
 
 
 def recorded(minutes: float) -> Iterator[np.ndarray]:
-    """The recordings without speech at hand, once, in windows."""
+    """Yield windows of the recordings without speech, each recording once."""
     for one in without_speech():
         samples = one.waveform()
         for begin in range(0, samples.size, WINDOW_S * SAMPLE_RATE):
             yield samples[begin : begin + WINDOW_S * SAMPLE_RATE]
 
 
-def single_words(n: int) -> list[np.ndarray]:
-    """So many of the English words at hand of a third of a second and more, with 0.1 s around."""
+def single_words(n: int) -> list[tuple[np.ndarray, str]]:
+    """Return up to n words cut out of English sentences, each with a margin around it."""
     aligner = Aligner()
     found = []
     for samples, text in utterances():
         for word in aligner.words(samples, text) if samples.size < 28 * SAMPLE_RATE else ():
             if word.end - word.start >= SHORTEST_WORD_S:
-                begin = max(0, int((word.start - AROUND_S) * SAMPLE_RATE))
-                found.append(samples[begin : int((word.end + AROUND_S) * SAMPLE_RATE)])
+                begin = max(0, int((word.start - MARGIN_S) * SAMPLE_RATE))
+                end = int((word.end + MARGIN_S) * SAMPLE_RATE)
+                found.append((samples[begin:end], normalised(word.word, "en")))
     return random.Random(7).sample(found, min(n, len(found)))
+
+
+def rightly_heard(model: Model, words: Sequence[tuple[np.ndarray, str]]) -> int:
+    """Return how many of the words a model hears rightly, each on its own."""
+    options = DecodeOptions(language="en")
+    return sum(
+        normalised(model.decode(Job(samples, options)).result().text, "en") == word
+        for samples, word in words
+    )
 
 
 def words_an_hour(
@@ -143,7 +152,9 @@ def words_an_hour(
     return sum(len(text.split()) for text in texts) * 3600 / seconds, texts
 
 
-def measure(name: str, folder: Path, minutes: float) -> None:
+def measure(
+    name: str, folder: Path, minutes: float, words: Sequence[tuple[np.ndarray, str]]
+) -> None:
     """Print one model's table."""
     model = Model(Config(model_size=str(folder), workers=1))
     everything = SpeechOptions(enabled=False)
@@ -169,24 +180,23 @@ def measure(name: str, folder: Path, minutes: float) -> None:
             f"| {kind} | " + " | ".join(cells) + " |" + f"  {heard[:2]}" * bool(heard), flush=True
         )
 
-    words = single_words(SINGLE_WORDS)
-    before = metrics.NOISE_WINDOWS._value.get()
-    silent = sum(
-        not model.decode(Job(samples, DecodeOptions(language="en"))).result().text
-        for samples in words
+    unfiltered = Model(Config(model_size=str(folder), workers=1, noise_max_ms=0))
+    print(
+        f"\nOf {len(words)} single words {rightly_heard(unfiltered, words)} are heard rightly "
+        f"without the noise filter, {rightly_heard(model, words)} with it"
     )
-    noise = metrics.NOISE_WINDOWS._value.get() - before
-    print(f"\n{len(words)} spoken words alone: {noise:.0f} taken for noise, {silent} without text")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--minutes", type=float, default=10, help="of each sound and way")
+    parser.add_argument("--words", type=int, default=400, help="single words")
     parser.add_argument("--models", nargs="+", default=["tiny.en", "base"])
     options = parser.parse_args()
     folders = {"tiny.en": models.tiny_en, "base": models.base}
+    words = single_words(options.words)
     for name in options.models:
-        measure(name, folders[name](), options.minutes)
+        measure(name, folders[name](), options.minutes, words)
 
 
 if __name__ == "__main__":
